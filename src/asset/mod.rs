@@ -1,0 +1,81 @@
+//! 3D assets in memory, and their files: GLB/glTF, OBJ and PLY, in and out.
+
+use std::sync::Arc;
+
+use glam::{Vec2, Vec3};
+use image::RgbaImage;
+
+/// How a surface looks (the metallic-roughness model of glTF 2.0).
+#[derive(Debug, Clone)]
+pub struct Material {
+    /// Name, may be empty.
+    pub name: String,
+    /// Linear RGBA factor.
+    pub base_color: [f32; 4],
+    /// sRGB texture multiplied into `base_color`.
+    pub base_color_texture: Option<Arc<RgbaImage>>,
+    /// 0 dielectric … 1 metal.
+    pub metallic: f32,
+    /// 0 mirror … 1 matte.
+    pub roughness: f32,
+    /// Linear emitted radiance.
+    pub emissive: [f32; 3],
+    /// Seen from behind too.
+    pub double_sided: bool,
+}
+
+impl Default for Material {
+    fn default() -> Self {
+        Self {
+            name: String::new(),
+            base_color: [1.0; 4],
+            base_color_texture: None,
+            metallic: 0.0,
+            roughness: 0.8,
+            emissive: [0.0; 3],
+            double_sided: false,
+        }
+    }
+}
+
+/// Triangles that share a material. Attribute vectors are empty or as long as `positions`.
+#[derive(Debug, Clone, Default)]
+pub struct Mesh {
+    /// World-space positions, metres, +Y up, front +Z.
+    pub positions: Vec<Vec3>,
+    /// Unit normals.
+    pub normals: Vec<Vec3>,
+    /// Texture coordinates, origin at the picture's top left (as glTF).
+    pub uvs: Vec<Vec2>,
+    /// Linear RGB vertex colours, multiplied into the base colour.
+    pub colors: Vec<Vec3>,
+    /// Counter-clockwise triangles.
+    pub triangles: Vec<[u32; 3]>,
+    /// Index into [`Asset::materials`].
+    pub material: usize,
+}
+
+/// A whole asset: meshes in world space, and their materials.
+#[derive(Debug, Clone, Default)]
+pub struct Asset {
+    /// The parts.
+    pub meshes: Vec<Mesh>,
+    /// The looks the parts refer to.
+    pub materials: Vec<Material>,
+    /// Goes to (comes from) glTF's `asset.extras`.
+    pub extras: serde_json::Map<String, serde_json::Value>,
+}
+
+impl Asset {
+    /// Number of triangles.
+    pub fn triangle_count(&self) -> usize {
+        self.meshes.iter().map(|m| m.triangles.len()).sum()
+    }
+
+    /// Axis-aligned bounds `(min, max)`, or `None` if there is no vertex.
+    pub fn bounds(&self) -> Option<(Vec3, Vec3)> {
+        let mut points = self.meshes.iter().flat_map(|m| &m.positions);
+        let first = *points.next()?;
+        Some(points.fold((first, first), |(lo, hi), p| (lo.min(*p), hi.max(*p))))
+    }
+}

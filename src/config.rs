@@ -1,0 +1,1 @@
+//! Run configuration: one struct is both the TOML file and the flags.

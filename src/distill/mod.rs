@@ -1,0 +1,1 @@
+//! Score distillation: gradients on latents from a noise predictor.

@@ -1,0 +1,1 @@
+//! The optimisation loop: stages, checkpoints, events, previews.

@@ -1,0 +1,1 @@
+//! wgpu device, buffers, pipelines, shader assembly, and the Rust twin of each kernel.

@@ -1,0 +1,23 @@
+//! gen3d turns words into things: a prompt into a game-ready 3D asset.
+//!
+//! A field (multiresolution hash grid and tiny MLPs) is rendered by a differentiable volume
+//! renderer and optimised by score distillation from a latent diffusion prior. `ARCHITECTURE.md`
+//! holds the map of the rooms and the path of one optimisation step through them.
+#![warn(missing_docs, unreachable_pub)]
+
+pub mod asset;
+pub mod cli;
+pub mod config;
+pub mod distill;
+pub mod error;
+pub mod field;
+pub mod generate;
+pub mod gpu;
+pub mod mesh;
+pub mod prior;
+pub mod render;
+pub mod rng;
+pub mod sample;
+pub mod train;
+
+pub use error::{Error, Result};

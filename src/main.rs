@@ -1,0 +1,3 @@
+//! The `gen3d` command.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Iso-surface, cleaning, simplification, UV unwrapping and texture baking.

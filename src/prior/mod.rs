@@ -1,0 +1,3 @@
+//! The diffusion prior: differentiable layers, text encoder, VAE, U-Net, schedule, loading.
+
+pub mod nn;

@@ -1,0 +1,1 @@
+//! Differentiable layers on candle tensors, each with an exact backward.

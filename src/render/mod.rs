@@ -1,0 +1,3 @@
+//! Differentiable renderers over fields and plain pictures of meshes.
+
+pub mod camera;

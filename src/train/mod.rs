@@ -1,0 +1,1 @@
+//! Training of the embedded models: data, VAE, text encoder and U-Net.
