@@ -47,8 +47,16 @@ impl Camera {
 
     /// World to clip space (depth 0..1, y up), for rasterisation.
     pub fn world_to_clip(&self, near: f32, far: f32) -> Mat4 {
+        let f = 1.0 / (0.5 * self.fov_y).tan();
         let aspect = self.width as f32 / self.height as f32;
-        Mat4::perspective_rh(self.fov_y, aspect, near, far) * self.c2w.inverse()
+        let r = far / (near - far);
+        let projection = Mat4::from_cols(
+            Vec4::new(f / aspect, 0.0, 0.0, 0.0),
+            Vec4::new(0.0, f, 0.0, 0.0),
+            Vec4::new(0.0, 0.0, r, -1.0),
+            Vec4::new(0.0, 0.0, r * near, 0.0),
+        );
+        projection * self.c2w.inverse()
     }
 
     /// The 16 numbers the prior is conditioned by: `c2w` row by row.
