@@ -1,0 +1,266 @@
+//! The tables of [`super::Config`]. Units and limits stand beside each key; `limits.rs` checks them.
+
+use serde::{Deserialize, Serialize};
+
+/// How the prior's opinion becomes a gradient.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Method {
+    /// Score distillation sampling (DreamFusion, eq. 3).
+    Sds,
+}
+
+/// How the upper end of the timestep range falls over the run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Anneal {
+    /// It does not.
+    None,
+    /// Linear in the step.
+    Linear,
+    /// With the square root of the step (HiFA).
+    Sqrt,
+}
+
+/// The weight w(t) of score distillation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Weighting {
+    /// w = σ² = 1 − ᾱ (DreamFusion).
+    Sigma2,
+    /// w = 1.
+    Uniform,
+    /// w = α σ.
+    AlphaSigma,
+}
+
+/// The camera rig: cameras on a sphere around the origin, looking at it. It must be the rig that
+/// the prior was trained with, or the prior judges views it has never seen.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CameraConfig {
+    /// Views per step (1 … 64), their azimuths stratified over the circle.
+    pub views: u32,
+    /// Pixels along a side (16 … 512); the prior decides what is sensible.
+    pub size: u32,
+    /// Vertical field of view in degrees (5 … 120).
+    pub fov: f32,
+    /// Distance of the camera from the origin in world units (1.2 … 10).
+    pub distance: f32,
+    /// Relative half width of the distance's uniform distribution (0 … 0.5).
+    pub distance_jitter: f32,
+    /// Lowest and highest elevation in degrees (−90 … 90).
+    pub elevation: [f32; 2],
+    /// Fraction of backgrounds that are light and neutral, the rest being any colour (0 … 1).
+    pub neutral_backgrounds: f32,
+}
+
+impl Default for CameraConfig {
+    fn default() -> Self {
+        Self {
+            views: 4,
+            size: 64,
+            fov: 40.0,
+            distance: 2.4,
+            distance_jitter: 0.1,
+            elevation: [-10.0, 50.0],
+            neutral_backgrounds: 0.75,
+        }
+    }
+}
+
+/// The field: a multiresolution hash grid and tiny MLPs over the world box [−1, 1]³.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct FieldConfig {
+    /// Levels of the hash grid (1 … 16).
+    pub levels: u32,
+    /// Features a level (1, 2, 4 or 8).
+    pub features: u32,
+    /// log₂ of the entries a level may have (8 … 22).
+    pub log2_table: u32,
+    /// Cells along a side at the coarsest level (2 … 128).
+    pub coarsest: u32,
+    /// Cells along a side at the finest level (`coarsest` … 2048).
+    pub finest: u32,
+    /// Width of the hidden layer (16 … 128, a multiple of 16).
+    pub hidden: u32,
+    /// Density bias at the origin at the start: `blob_density · (1 − |x| / blob_radius)` (0 … 100).
+    pub blob_density: f32,
+    /// Radius in world units where that bias crosses zero (0.05 … 1).
+    pub blob_radius: f32,
+}
+
+impl Default for FieldConfig {
+    fn default() -> Self {
+        Self {
+            levels: 8,
+            features: 2,
+            log2_table: 16,
+            coarsest: 8,
+            finest: 128,
+            hidden: 32,
+            blob_density: 10.0,
+            blob_radius: 0.5,
+        }
+    }
+}
+
+/// Volume rendering.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct VolumeConfig {
+    /// Samples along a ray that crosses the whole box (8 … 1024).
+    pub samples: u32,
+    /// Cells along a side of the occupancy grid (8 … 256).
+    pub occupancy: u32,
+    /// Steps between updates of the occupancy grid (1 … 10,000).
+    pub occupancy_every: u32,
+}
+
+impl Default for VolumeConfig {
+    fn default() -> Self {
+        Self { samples: 64, occupancy: 64, occupancy_every: 16 }
+    }
+}
+
+/// Score distillation.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SdsConfig {
+    /// Classifier-free guidance ε̂ = ε_∅ + s (ε_y − ε_∅) (0 … 1000).
+    pub guidance_scale: f32,
+    /// What the unconditional branch reads.
+    pub negative_prompt: String,
+    /// The weight w(t).
+    pub weighting: Weighting,
+    /// Lowest timestep as a fraction of the schedule (0 … 1).
+    pub t_min: f32,
+    /// Highest timestep at the start (`t_min` … 1).
+    pub t_max: f32,
+    /// Highest timestep at the end (`t_min` … `t_max`).
+    pub t_max_end: f32,
+    /// How it falls from `t_max` to `t_max_end`.
+    pub anneal: Anneal,
+}
+
+impl Default for SdsConfig {
+    fn default() -> Self {
+        Self {
+            guidance_scale: 10.0,
+            negative_prompt: String::new(),
+            weighting: Weighting::Sigma2,
+            t_min: 0.02,
+            t_max: 0.98,
+            t_max_end: 0.5,
+            anneal: Anneal::Linear,
+        }
+    }
+}
+
+/// Weights of the regularisers (each 0 … 10,000; 0 leaves a term out). All are means over rays.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RegularizeConfig {
+    /// Binary cross-entropy of the opacity with itself: opaque or empty, nothing between.
+    pub opaque: f32,
+    /// √(opacity² + 0.01): no fog.
+    pub sparsity: f32,
+    /// Normals of what is seen face the camera.
+    pub orientation: f32,
+    /// Variance of the depth along a ray: surfaces instead of clouds.
+    pub z_variance: f32,
+}
+
+impl Default for RegularizeConfig {
+    fn default() -> Self {
+        Self { opaque: 0.05, sparsity: 0.05, orientation: 0.0, z_variance: 0.05 }
+    }
+}
+
+/// Steps and Adam.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct OptimConfig {
+    /// Optimisation steps (1 … 100,000).
+    pub steps: u32,
+    /// Learning rate (0 < … ≤ 1).
+    pub learning_rate: f32,
+    /// Steps over which the learning rate rises from zero (0 … `steps`).
+    pub warmup: u32,
+    /// Learning rate at the end as a fraction of `learning_rate`, reached along a cosine (0 … 1).
+    pub final_rate: f32,
+    /// Adam's decay of the mean and of the square (0 ≤ … < 1).
+    pub betas: [f32; 2],
+    /// Adam's ε (0 < … ≤ 1).
+    pub epsilon: f32,
+}
+
+impl Default for OptimConfig {
+    fn default() -> Self {
+        Self {
+            steps: 1200,
+            learning_rate: 0.01,
+            warmup: 20,
+            final_rate: 0.1,
+            betas: [0.9, 0.99],
+            epsilon: 1e-15,
+        }
+    }
+}
+
+/// A density, or the search for one.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Threshold {
+    /// This density (> 0).
+    Value(f32),
+    /// Found from the field.
+    Word(Auto),
+}
+
+/// The word `auto`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Auto {
+    /// Found from the field.
+    Auto,
+}
+
+/// From field to triangles.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct MeshConfig {
+    /// Cells along a side of the world box (16 … 512).
+    pub resolution: u32,
+    /// Density of the surface, or `"auto"`.
+    pub threshold: Threshold,
+    /// Triangles at most (100 … 1,000,000).
+    pub max_triangles: u32,
+    /// Pixels along a side of the baked texture (64 … 8192).
+    pub texture: u32,
+}
+
+impl Default for MeshConfig {
+    fn default() -> Self {
+        Self { resolution: 128, threshold: Threshold::Word(Auto::Auto), max_triangles: 40_000, texture: 1024 }
+    }
+}
+
+/// Previews and checkpoints; nothing here changes the result.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct OutputConfig {
+    /// Steps between previews; 0 for none.
+    pub preview_every: u32,
+    /// Pixels along a side of one of the eight views of a preview (16 … 512).
+    pub preview_size: u32,
+    /// Steps between checkpoints; 0 for none but the one at the end and on Ctrl-C.
+    pub checkpoint_every: u32,
+}
+
+impl Default for OutputConfig {
+    fn default() -> Self {
+        Self { preview_every: 100, preview_size: 96, checkpoint_every: 50 }
+    }
+}
