@@ -14,10 +14,12 @@ mod tables;
 use serde::{Deserialize, Serialize};
 
 use crate::Result;
+use crate::field::{AdamConfig, FieldConfig};
+use crate::render::volume::VolumeConfig;
 pub use suggest::nearest;
 pub use tables::{
-    Anneal, CameraConfig, FieldConfig, MeshConfig, Method, OptimConfig, OutputConfig, RegularizeConfig,
-    SdsConfig, Threshold, VolumeConfig, Weighting,
+    Anneal, CameraConfig, MeshConfig, Method, OptimConfig, OutputConfig, RegularizeConfig, SdsConfig,
+    Threshold, Weighting,
 };
 
 /// Everything that decides what a run computes, and how often it reports.
@@ -42,8 +44,10 @@ pub struct Config {
     pub sds: SdsConfig,
     /// Weights of the regularisers.
     pub regularize: RegularizeConfig,
-    /// Steps and Adam.
+    /// Steps and the course of the learning rates.
     pub optim: OptimConfig,
+    /// Adam.
+    pub adam: AdamConfig,
     /// From field to triangles.
     pub mesh: MeshConfig,
     /// Previews and checkpoints.
@@ -63,6 +67,7 @@ impl Default for Config {
             sds: SdsConfig::default(),
             regularize: RegularizeConfig::default(),
             optim: OptimConfig::default(),
+            adam: AdamConfig::default(),
             mesh: MeshConfig::default(),
             output: OutputConfig::default(),
         }
@@ -99,27 +104,22 @@ impl Config {
         limits::memory_estimate(self)
     }
 
-    /// SHA-256 (hex) of what decides the numbers of a run: everything but [`OutputConfig`].
-    ///
-    /// # Errors
-    /// As [`Config::to_toml`].
-    pub fn hash(&self) -> Result<String> {
-        use sha2::{Digest, Sha256};
-        let essence = Self { output: OutputConfig::default(), ..self.clone() };
-        Ok(Sha256::digest(essence.to_toml()?).iter().map(|b| format!("{b:02x}")).collect())
-    }
-
-    /// Keys outside `output` on which two configurations differ, dotted, in alphabetical order.
+    /// Dotted keys, in alphabetical order, that decide the optimisation and on which two
+    /// configurations differ. `mesh` comes after it, `output` and `device` do not decide it.
     pub fn differences(&self, other: &Self) -> Vec<String> {
         let (a, b) = (layers::flatten(self), layers::flatten(other));
         let mut keys: Vec<String> = a
             .iter()
-            .filter(|(key, value)| !key.starts_with("output.") && b.get(*key) != Some(value))
+            .filter(|(key, value)| decides(key) && b.get(*key) != Some(value))
             .map(|(key, _)| key.clone())
             .collect();
         keys.sort();
         keys
     }
+}
+
+fn decides(key: &str) -> bool {
+    key != "device" && !key.starts_with("output.") && !key.starts_with("mesh.")
 }
 
 #[cfg(test)]
@@ -137,15 +137,14 @@ mod tests {
     }
 
     #[test]
-    fn hash_ignores_reporting_and_sees_everything_else() {
+    fn differences_are_those_that_decide_the_optimisation() {
         let base = Config::default();
-        let mut quiet = base.clone();
-        quiet.output.preview_every = 0;
-        assert_eq!(base.hash().unwrap(), quiet.hash().unwrap());
-        assert!(base.differences(&quiet).is_empty());
+        let mut same = Config { device: "cpu".into(), ..base.clone() };
+        same.output.preview_every = 0;
+        same.mesh.texture = 256;
+        assert!(base.differences(&same).is_empty());
         let mut other = base.clone();
         other.optim.steps += 1;
-        assert_ne!(base.hash().unwrap(), other.hash().unwrap());
         assert_eq!(base.differences(&other), ["optim.steps"]);
     }
 }

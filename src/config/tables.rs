@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// How the prior's opinion becomes a gradient.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[serde(rename_all = "snake_case")]
 pub enum Method {
     /// Score distillation sampling (DreamFusion, eq. 3).
     Sds,
@@ -12,7 +12,7 @@ pub enum Method {
 
 /// How the upper end of the timestep range falls over the run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[serde(rename_all = "snake_case")]
 pub enum Anneal {
     /// It does not.
     None,
@@ -24,7 +24,7 @@ pub enum Anneal {
 
 /// The weight w(t) of score distillation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[serde(rename_all = "snake_case")]
 pub enum Weighting {
     /// w = σ² = 1 − ᾱ (DreamFusion).
     Sigma2,
@@ -66,61 +66,6 @@ impl Default for CameraConfig {
             elevation: [-10.0, 50.0],
             neutral_backgrounds: 0.75,
         }
-    }
-}
-
-/// The field: a multiresolution hash grid and tiny MLPs over the world box [−1, 1]³.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct FieldConfig {
-    /// Levels of the hash grid (1 … 16).
-    pub levels: u32,
-    /// Features a level (1, 2, 4 or 8).
-    pub features: u32,
-    /// log₂ of the entries a level may have (8 … 22).
-    pub log2_table: u32,
-    /// Cells along a side at the coarsest level (2 … 128).
-    pub coarsest: u32,
-    /// Cells along a side at the finest level (`coarsest` … 2048).
-    pub finest: u32,
-    /// Width of the hidden layer (16 … 128, a multiple of 16).
-    pub hidden: u32,
-    /// Density bias at the origin at the start: `blob_density · (1 − |x| / blob_radius)` (0 … 100).
-    pub blob_density: f32,
-    /// Radius in world units where that bias crosses zero (0.05 … 1).
-    pub blob_radius: f32,
-}
-
-impl Default for FieldConfig {
-    fn default() -> Self {
-        Self {
-            levels: 8,
-            features: 2,
-            log2_table: 16,
-            coarsest: 8,
-            finest: 128,
-            hidden: 32,
-            blob_density: 10.0,
-            blob_radius: 0.5,
-        }
-    }
-}
-
-/// Volume rendering.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct VolumeConfig {
-    /// Samples along a ray that crosses the whole box (8 … 1024).
-    pub samples: u32,
-    /// Cells along a side of the occupancy grid (8 … 256).
-    pub occupancy: u32,
-    /// Steps between updates of the occupancy grid (1 … 10,000).
-    pub occupancy_every: u32,
-}
-
-impl Default for VolumeConfig {
-    fn default() -> Self {
-        Self { samples: 64, occupancy: 64, occupancy_every: 16 }
     }
 }
 
@@ -178,34 +123,21 @@ impl Default for RegularizeConfig {
     }
 }
 
-/// Steps and Adam.
+/// Steps, and how Adam's learning rates move over them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct OptimConfig {
     /// Optimisation steps (1 … 100,000).
     pub steps: u32,
-    /// Learning rate (0 < … ≤ 1).
-    pub learning_rate: f32,
-    /// Steps over which the learning rate rises from zero (0 … `steps`).
+    /// Steps over which the learning rates rise from zero (0 … `steps`).
     pub warmup: u32,
-    /// Learning rate at the end as a fraction of `learning_rate`, reached along a cosine (0 … 1).
+    /// Learning rates at the end as a fraction of the full ones, reached along a cosine (0 … 1).
     pub final_rate: f32,
-    /// Adam's decay of the mean and of the square (0 ≤ … < 1).
-    pub betas: [f32; 2],
-    /// Adam's ε (0 < … ≤ 1).
-    pub epsilon: f32,
 }
 
 impl Default for OptimConfig {
     fn default() -> Self {
-        Self {
-            steps: 1200,
-            learning_rate: 0.01,
-            warmup: 20,
-            final_rate: 0.1,
-            betas: [0.9, 0.99],
-            epsilon: 1e-15,
-        }
+        Self { steps: 1200, warmup: 20, final_rate: 0.1 }
     }
 }
 
@@ -221,7 +153,7 @@ pub enum Threshold {
 
 /// The word `auto`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[serde(rename_all = "snake_case")]
 pub enum Auto {
     /// Found from the field.
     Auto,

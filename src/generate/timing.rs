@@ -39,6 +39,11 @@ impl Timings {
         }
     }
 
+    /// Seconds in all.
+    pub fn total(&self) -> f64 {
+        self.0.iter().map(|t| t.seconds).sum()
+    }
+
     /// The totals.
     pub fn into_vec(self) -> Vec<Timing> {
         self.0
