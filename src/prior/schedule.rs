@@ -14,12 +14,16 @@ pub use config::{BetaSchedule, Config, Prediction, Spacing};
 
 use crate::{Error, Result};
 
+/// Stands for ᾱ = 0 at the end of a zero-SNR schedule, as in diffusers' multistep solvers: the
+/// conversions between ε and x_0 stay finite, and no sample can tell the difference.
+const SMALLEST_ALPHA_BAR: f32 = 1.0 / 16_777_216.0;
+
 /// Noise levels of every timestep `0..len()`, 0 being the cleanest.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Schedule {
     /// The settings this table was built from.
     pub config: Config,
-    /// ᾱ_t, the share of the signal's variance left at timestep t; decreasing, in [0, 1).
+    /// ᾱ_t, the share of the signal's variance left at timestep t; decreasing, in (0, 1).
     pub alphas_cumprod: Vec<f32>,
 }
 
@@ -40,7 +44,8 @@ impl Schedule {
             }
             betas = rescale_zero_terminal_snr(&betas);
         }
-        let alphas_cumprod = cumulative_product(&betas);
+        let mut alphas_cumprod = cumulative_product(&betas);
+        alphas_cumprod.iter_mut().for_each(|a| *a = a.max(SMALLEST_ALPHA_BAR));
         Ok(Self { config, alphas_cumprod })
     }
 
@@ -70,8 +75,7 @@ impl Schedule {
         if fraction == 0.0 {
             return a;
         }
-        let b = f64::from(self.alphas_cumprod[low + 1]);
-        if b > 0.0 { a.powf(1.0 - fraction) * b.powf(fraction) } else { a + fraction * (b - a) }
+        a.powf(1.0 - fraction) * f64::from(self.alphas_cumprod[low + 1]).powf(fraction)
     }
 
     /// Signal scale α_t = √ᾱ_t.
@@ -215,7 +219,7 @@ impl Schedule {
         }
     }
 
-    /// `x_0 = (x_t − σ ε)/α`; not finite where ᾱ = 0 (the last timestep of a zero-SNR schedule).
+    /// `x_0 = (x_t − σ ε)/α`.
     ///
     /// # Errors
     /// As [`Schedule::add_noise`].

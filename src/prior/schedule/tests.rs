@@ -47,11 +47,11 @@ fn cosine_and_zero_snr_ends() {
     assert!((s.alpha_bar(499.0) - level(0.5) / level(0.0)).abs() < 1e-5);
     let plain = sd(Prediction::V);
     let zero = Schedule::new(Config { rescale_betas_zero_snr: true, ..plain.config.clone() }).unwrap();
-    assert_eq!(zero.alphas_cumprod[999], 0.0);
+    assert_eq!(zero.alphas_cumprod[999], SMALLEST_ALPHA_BAR);
     assert!((zero.alpha_bar(0.0) - plain.alpha_bar(0.0)).abs() < 1e-6);
     // √ᾱ is an affine function of the old √ᾱ: the ratio of differences survives.
     let ratio = |s: &Schedule| (s.alpha(700.0) - s.alpha(999.0)) / (s.alpha(300.0) - s.alpha(999.0));
-    assert!((ratio(&zero) - ratio(&plain)).abs() < 1e-4);
+    assert!((ratio(&zero) - ratio(&plain)).abs() < 1e-3);
 }
 
 #[test]
