@@ -18,8 +18,7 @@ use crate::field::{AdamConfig, FieldConfig};
 use crate::render::volume::VolumeConfig;
 pub use suggest::nearest;
 pub use tables::{
-    Anneal, CameraConfig, MeshConfig, Method, OptimConfig, OutputConfig, RegularizeConfig, SdsConfig,
-    Threshold, Weighting,
+    CameraConfig, MeshConfig, Method, OptimConfig, OutputConfig, RegularizeConfig, SdsConfig, Threshold,
 };
 
 /// Everything that decides what a run computes, and how often it reports.

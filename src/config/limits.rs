@@ -22,8 +22,9 @@ pub(super) fn validate(c: &Config) -> Result<()> {
     for (key, value) in [
         ("regularize.opaque", c.regularize.opaque),
         ("regularize.sparsity", c.regularize.sparsity),
-        ("regularize.orientation", c.regularize.orientation),
         ("regularize.z_variance", c.regularize.z_variance),
+        ("regularize.orientation", c.regularize.orientation),
+        ("regularize.smoothness", c.regularize.smoothness),
     ] {
         within(key, value, 0.0, 10_000.0)?;
     }
@@ -51,9 +52,9 @@ fn camera(c: &Config) -> Result<()> {
 
 fn sds(c: &Config) -> Result<()> {
     within("sds.guidance_scale", c.sds.guidance_scale, 0.0, 1000.0)?;
-    within("sds.t_min", c.sds.t_min, 0.0, 1.0)?;
-    within("sds.t_max", c.sds.t_max, c.sds.t_min, 1.0)?;
-    within("sds.t_max_end", c.sds.t_max_end, c.sds.t_min, c.sds.t_max)
+    within("sds.guidance_rescale", c.sds.guidance_rescale, 0.0, 1.0)?;
+    within("sds.max_gradient_rms", c.sds.max_gradient_rms, 0.0, 1000.0)?;
+    c.sds.timesteps.check().map_err(|e| Error::invalid("sds.timesteps", e.to_string()))
 }
 
 fn optim(c: &Config) -> Result<()> {
@@ -98,7 +99,7 @@ mod tests {
     fn defaults_are_valid_and_nan_is_not() {
         Config::default().validate().unwrap();
         let mut c = Config::default();
-        c.sds.guidance_scale = f32::NAN;
+        c.sds.guidance_scale = f64::NAN;
         assert!(c.validate().unwrap_err().to_string().starts_with("sds.guidance_scale: NaN"));
     }
 

@@ -2,36 +2,14 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::distill::{TimestepRange, Weighting};
+
 /// How the prior's opinion becomes a gradient.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Method {
     /// Score distillation sampling (DreamFusion, eq. 3).
     Sds,
-}
-
-/// How the upper end of the timestep range falls over the run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Anneal {
-    /// It does not.
-    None,
-    /// Linear in the step.
-    Linear,
-    /// With the square root of the step (HiFA).
-    Sqrt,
-}
-
-/// The weight w(t) of score distillation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Weighting {
-    /// w = σ² = 1 − ᾱ (DreamFusion).
-    Sigma2,
-    /// w = 1.
-    Uniform,
-    /// w = α σ.
-    AlphaSigma,
 }
 
 /// The camera rig: cameras on a sphere around the origin, looking at it. It must be the rig that
@@ -74,52 +52,64 @@ impl Default for CameraConfig {
 #[serde(default, deny_unknown_fields)]
 pub struct SdsConfig {
     /// Classifier-free guidance ε̂ = ε_∅ + s (ε_y − ε_∅) (0 … 1000).
-    pub guidance_scale: f32,
+    pub guidance_scale: f64,
+    /// How far ε̂ is scaled back to the conditional answer's standard deviation (0 … 1).
+    pub guidance_rescale: f64,
     /// What the unconditional branch reads.
     pub negative_prompt: String,
     /// The weight w(t).
     pub weighting: Weighting,
-    /// Lowest timestep as a fraction of the schedule (0 … 1).
-    pub t_min: f32,
-    /// Highest timestep at the start (`t_min` … 1).
-    pub t_max: f32,
-    /// Highest timestep at the end (`t_min` … `t_max`).
-    pub t_max_end: f32,
-    /// How it falls from `t_max` to `t_max_end`.
-    pub anneal: Anneal,
+    /// Bound on the root mean square of a view's gradient (0 … 1000); 0 for none.
+    pub max_gradient_rms: f64,
+    /// Which timesteps, and how that changes over the run.
+    pub timesteps: TimestepRange,
 }
 
 impl Default for SdsConfig {
     fn default() -> Self {
         Self {
             guidance_scale: 10.0,
+            guidance_rescale: 0.0,
             negative_prompt: String::new(),
             weighting: Weighting::Sigma2,
-            t_min: 0.02,
-            t_max: 0.98,
-            t_max_end: 0.5,
-            anneal: Anneal::Linear,
+            max_gradient_rms: 0.0,
+            timesteps: TimestepRange::default(),
         }
     }
 }
 
-/// Weights of the regularisers (each 0 … 10,000; 0 leaves a term out). All are means over rays.
+impl SdsConfig {
+    /// The settings of the loss itself.
+    pub fn loss(&self) -> crate::distill::SdsConfig {
+        crate::distill::SdsConfig {
+            timesteps: self.timesteps.clone(),
+            weighting: self.weighting,
+            max_gradient_rms: (self.max_gradient_rms > 0.0).then_some(self.max_gradient_rms),
+            threshold: None,
+        }
+    }
+}
+
+/// Weights of the regularisers of [`crate::distill::regularize`] (each 0 … 10,000; 0 leaves a term
+/// out). All are means over pixels.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RegularizeConfig {
     /// Binary cross-entropy of the opacity with itself: opaque or empty, nothing between.
-    pub opaque: f32,
+    pub opaque: f64,
     /// √(opacity² + 0.01): no fog.
-    pub sparsity: f32,
-    /// Normals of what is seen face the camera.
-    pub orientation: f32,
+    pub sparsity: f64,
     /// Variance of the depth along a ray: surfaces instead of clouds.
-    pub z_variance: f32,
+    pub z_variance: f64,
+    /// Normals of what is seen face the camera.
+    pub orientation: f64,
+    /// Square differences of neighbouring normals.
+    pub smoothness: f64,
 }
 
 impl Default for RegularizeConfig {
     fn default() -> Self {
-        Self { opaque: 0.05, sparsity: 0.05, orientation: 0.0, z_variance: 0.05 }
+        Self { opaque: 0.05, sparsity: 0.05, z_variance: 0.05, orientation: 0.0, smoothness: 0.0 }
     }
 }
 

@@ -16,8 +16,8 @@ pub struct Views<'a> {
     pub cameras: &'a [Camera],
     /// The optimisation step; keys the guide's random numbers.
     pub step: u32,
-    /// Lowest and highest timestep as fractions of the guide's schedule.
-    pub timesteps: (f32, f32),
+    /// How much of the run is done, 0 … 1; moves what anneals.
+    pub progress: f64,
 }
 
 /// What a guide says about them.

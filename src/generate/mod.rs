@@ -18,6 +18,7 @@ mod latent;
 mod memory;
 mod optimize;
 mod pace;
+mod penalty;
 mod picture;
 mod preview;
 mod product;
@@ -57,9 +58,8 @@ pub fn run(job: &Job, cancel: &AtomicBool, listener: &mut Listener<'_>) -> Resul
     let mut timings = Timings::default();
     listener(&Event::StageStarted { stage: Stage::Prior });
     let guide = timings.time("prior.load", || latent::LatentGuide::load(&job.config, &job.prompt))?;
-    let unknown = guide.unknown_words();
-    if !unknown.is_empty() {
-        listener(&unknown_words(&unknown));
+    for warning in warnings(job, &guide) {
+        listener(&warning);
     }
     run_with(job, &device, &guide, timings, cancel, listener)
 }
@@ -98,11 +98,22 @@ pub fn run_with(
     Ok(summary)
 }
 
-fn unknown_words(words: &[String]) -> Event {
-    let list = words.iter().map(|w| format!("`{w}`")).collect::<Vec<_>>().join(", ");
-    let verb = if words.len() == 1 { "is a word" } else { "are words" };
-    Event::Warning {
-        message: format!("{list} {verb} the prior has not learned; the result may ignore it"),
-        hint: Some("simpler or more common words, or another --prior".into()),
+/// What the prior will not understand.
+fn warnings(job: &Job, guide: &latent::LatentGuide) -> Vec<Event> {
+    let mut out = Vec::new();
+    let words = guide.unknown_words(&job.prompt);
+    if !words.is_empty() {
+        let list = words.iter().map(|w| format!("`{w}`")).collect::<Vec<_>>().join(", ");
+        let verb = if words.len() == 1 { "is a word" } else { "are words" };
+        out.push(Event::Warning {
+            message: format!("{list} {verb} the prior has not learned; the result may ignore it"),
+            hint: Some("simpler or more common words, or another --prior".into()),
+        });
     }
+    let (size, trained) = (job.config.camera.size, guide.picture_size());
+    if size != trained {
+        let message = format!("the prior was trained on pictures of {trained} pixels, camera.size is {size}");
+        out.push(Event::warning(message));
+    }
+    out
 }

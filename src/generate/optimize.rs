@@ -8,10 +8,11 @@ use super::event::{Event, StepReport};
 use super::guide::{Guide, Views};
 use super::reporter::Reporter;
 use super::timing::Timings;
+use super::penalty::{self, Penalty};
 use super::{Job, pace, picture, preview, rig};
 use crate::field::AdamConfig;
 use crate::gpu::Device;
-use crate::render::volume::{Background, Mode, RenderGrad, RenderOptions, RenderOutput, VolumeRenderer};
+use crate::render::volume::{Background, Mode, RenderGrad, RenderOptions, VolumeRenderer};
 use crate::{Error, Result};
 
 /// A run in progress.
@@ -26,7 +27,7 @@ pub(super) struct Run<'a> {
 impl<'a> Run<'a> {
     pub(super) fn new(job: &'a Job, device: &Device, guide: &'a dyn Guide, cancel: &'a AtomicBool) -> Result<Self> {
         let c = &job.config;
-        let renderer = VolumeRenderer::new(device, c.field.clone(), c.volume.clone(), c.seed)?;
+        let renderer = VolumeRenderer::new(device, &c.field, &c.volume, c.seed)?;
         Ok(Self { job, guide, cancel, renderer })
     }
 
@@ -73,7 +74,7 @@ impl<'a> Run<'a> {
         if step.is_multiple_of(c.volume.occupancy_every) {
             timings.time("optimize.occupancy", || self.renderer.update_occupancy(step))?;
         }
-        let options = RenderOptions { step, mode: Mode::Train, normals: c.regularize.orientation > 0.0 };
+        let options = RenderOptions { step, mode: Mode::Train, normals: penalty::needs_normals(&c.regularize) };
         let output = timings.time("optimize.render", || {
             self.renderer.render(&cameras, Background::Solid(&backgrounds), options)
         })?;
@@ -83,10 +84,11 @@ impl<'a> Run<'a> {
             size: c.camera.size as usize,
             cameras: &cameras,
             step,
-            timesteps: pace::timesteps(&c.sds, step, c.optim.steps),
+            progress: f64::from(step) / f64::from(c.optim.steps),
         };
         let guidance = self.guide.guide(&views, timings)?;
         let rgb = picture::from_prior(&guidance.gradient, &output.rgb, cameras.len());
+        let penalty = Penalty::of(&output, &c.regularize);
         let rate = pace::rate(&c.optim, step);
         let report = StepReport {
             step: step + 1,
@@ -94,20 +96,18 @@ impl<'a> Run<'a> {
             guidance: guidance.rms,
             timestep: guidance.timestep,
             opacity: mean(&output.opacity),
-            regularizer: 0.0,
+            regularizer: penalty.value as f32,
             learning_rate: c.adam.lr_grid * rate,
             seconds: start.elapsed().as_secs_f64(),
         };
-        self.apply(&rgb, &output, rate, timings)?;
         sound(&report)?;
+        self.apply(&penalty.gradient(&rgb), rate, timings)?;
         Ok(StepReport { seconds: start.elapsed().as_secs_f64(), ..report })
     }
 
     /// Back through the renderer, and Adam.
-    fn apply(&mut self, rgb: &[f32], output: &RenderOutput, rate: f32, timings: &mut Timings) -> Result<()> {
-        let _ = output;
-        let gradient = RenderGrad { rgb: Some(rgb), ..RenderGrad::default() };
-        timings.time("optimize.backward", || self.renderer.backward(&gradient))?;
+    fn apply(&mut self, gradient: &RenderGrad<'_>, rate: f32, timings: &mut Timings) -> Result<()> {
+        timings.time("optimize.backward", || self.renderer.backward(gradient))?;
         let adam = &self.job.config.adam;
         let scaled = AdamConfig {
             lr_grid: adam.lr_grid * rate,
