@@ -11,7 +11,7 @@ use super::timing::Timings;
 use super::penalty::{self, Penalty};
 use super::{Job, pace, picture, preview, rig};
 use crate::field::AdamConfig;
-use crate::gpu::Device;
+use crate::gpu::backend::Device;
 use crate::render::volume::{Background, Mode, RenderGrad, RenderOptions, VolumeRenderer};
 use crate::{Error, Result};
 
