@@ -15,10 +15,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::Result;
 use crate::field::{AdamConfig, FieldConfig};
+use crate::mesh::MeshOptions;
 use crate::render::volume::VolumeConfig;
 pub use suggest::nearest;
 pub use tables::{
-    CameraConfig, MeshConfig, Method, OptimConfig, OutputConfig, RegularizeConfig, SdsConfig, Threshold,
+    CameraConfig, Method, OptimConfig, OutputConfig, RegularizeConfig, SdsConfig,
 };
 
 /// Everything that decides what a run computes, and how often it reports.
@@ -48,7 +49,7 @@ pub struct Config {
     /// Adam.
     pub adam: AdamConfig,
     /// From field to triangles.
-    pub mesh: MeshConfig,
+    pub mesh: MeshOptions,
     /// Previews and checkpoints.
     pub output: OutputConfig,
 }
@@ -67,7 +68,7 @@ impl Default for Config {
             regularize: RegularizeConfig::default(),
             optim: OptimConfig::default(),
             adam: AdamConfig::default(),
-            mesh: MeshConfig::default(),
+            mesh: MeshOptions::default(),
             output: OutputConfig::default(),
         }
     }
@@ -107,13 +108,10 @@ impl Config {
     /// configurations differ. `mesh` comes after it, `output` and `device` do not decide it.
     pub fn differences(&self, other: &Self) -> Vec<String> {
         let (a, b) = (layers::flatten(self), layers::flatten(other));
-        let mut keys: Vec<String> = a
-            .iter()
-            .filter(|(key, value)| decides(key) && b.get(*key) != Some(value))
-            .map(|(key, _)| key.clone())
-            .collect();
-        keys.sort();
-        keys
+        // Both, for the optional keys that only one of them has.
+        let keys: std::collections::BTreeSet<&String> = a.keys().chain(b.keys()).collect();
+        let differs = |key: &&&String| decides(key) && a.get(**key) != b.get(**key);
+        keys.iter().filter(differs).map(|key| (*key).clone()).collect()
     }
 }
 
@@ -129,7 +127,7 @@ mod tests {
     fn resolved_config_reads_back_to_the_same_value() {
         let mut config = Config { seed: 11, prior: "a \"quoted\" folder".into(), ..Config::default() };
         config.sds.guidance_scale = 7.3;
-        config.mesh.threshold = Threshold::Value(4.25);
+        config.mesh.threshold = Some(4.25);
         let text = config.to_toml().unwrap();
         assert!(text.contains("guidance_scale = 7.3\n"), "{text}");
         assert_eq!(Config::from_toml(&text, "test").unwrap(), config);
@@ -140,7 +138,7 @@ mod tests {
         let base = Config::default();
         let mut same = Config { device: "cpu".into(), ..base.clone() };
         same.output.preview_every = 0;
-        same.mesh.texture = 256;
+        same.mesh.texture_size = 256;
         assert!(base.differences(&same).is_empty());
         let mut other = base.clone();
         other.optim.steps += 1;

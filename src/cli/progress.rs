@@ -113,7 +113,7 @@ impl Display {
     fn finish(&mut self, summary: &Summary) {
         self.end_stage();
         let kib = summary.bytes.div_ceil(1024);
-        let text = format!("{} triangles, {kib} KiB, {}", summary.triangles, seconds(summary.seconds));
+        let text = format!("{} triangles, {kib} KiB, {}", summary.mesh.triangles, seconds(summary.seconds));
         self.say(&text);
         if self.mode == Mode::Verbose {
             self.say(&table(summary));

@@ -9,6 +9,9 @@ use toml::{Table, Value};
 use super::{Config, nearest};
 use crate::{Error, Result};
 
+/// Keys that have no value unless one is given; TOML has no way to write that.
+const OPTIONAL: [&str; 1] = ["mesh.threshold"];
+
 /// Keys and values from one origin: a preset, a file, or one flag.
 #[derive(Debug, Clone)]
 pub struct Layer {
@@ -123,7 +126,8 @@ fn leaves(table: &Table, shape: &Table) -> Vec<(String, Value)> {
 
 /// The key exists and the value has its type, judged with that one key laid over the defaults.
 fn check(origin: &str, key: &str, value: &Value, defaults: &Table) -> Result<()> {
-    let known: Vec<String> = leaves(defaults, defaults).into_iter().map(|(k, _)| k).collect();
+    let mut known: Vec<String> = leaves(defaults, defaults).into_iter().map(|(k, _)| k).collect();
+    known.extend(OPTIONAL.map(str::to_owned));
     if !known.iter().any(|k| k == key) {
         let table = known.iter().any(|k| k.starts_with(&format!("{key}.")));
         let reason = if table { "is a table, not a value" } else { "unknown key" };
@@ -200,7 +204,7 @@ mod tests {
         let set = |text| resolve(&[Layer::assignment(text).unwrap()]).unwrap();
         assert_eq!(set("camera.elevation=[0, 10]").camera.elevation, [0.0, 10.0]);
         assert_eq!(set("device=cpu").device, "cpu");
-        assert_eq!(set("mesh.threshold = auto").mesh.threshold, Config::default().mesh.threshold);
+        assert_eq!(set("mesh.threshold = 4").mesh.threshold, Some(4.0));
         assert!(Layer::assignment("=3").unwrap_err().is_usage());
     }
 }

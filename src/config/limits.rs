@@ -2,7 +2,8 @@
 
 use std::fmt::Display;
 
-use super::{Config, Threshold};
+use super::Config;
+use crate::render::volume::VolumeRenderer;
 use crate::{Error, Result};
 
 fn within<T: PartialOrd + Display>(key: &str, value: T, low: T, high: T) -> Result<()> {
@@ -29,12 +30,7 @@ pub(super) fn validate(c: &Config) -> Result<()> {
         within(key, value, 0.0, 10_000.0)?;
     }
     optim(c)?;
-    within("mesh.resolution", c.mesh.resolution, 16, 512)?;
-    if let Threshold::Value(value) = c.mesh.threshold {
-        within("mesh.threshold", value, 1e-6, 1e6)?;
-    }
-    within("mesh.max_triangles", c.mesh.max_triangles, 100, 1_000_000)?;
-    within("mesh.texture", c.mesh.texture, 64, 8192)?;
+    c.mesh.validate()?;
     within("output.preview_size", c.output.preview_size, 16, 512)
 }
 
@@ -73,22 +69,13 @@ fn optim(c: &Config) -> Result<()> {
     within("adam.eps", c.adam.eps, 1e-30, 1.0)
 }
 
-/// Upper bounds, each buffer counted at its full size.
+/// Upper bounds: the field, and the larger of the optimisation's and the mesher's working sets.
 pub(super) fn memory_estimate(c: &Config) -> u64 {
-    // Parameters, gradient, two moments, and one gradient more for the ordered reduction.
-    let field = (c.field.grid_params() + c.field.mlp_params()) as u64 * 4 * 5;
-    let rays = u64::from(c.camera.views) * u64::from(c.camera.size).pow(2);
-    // Position, interval, weight, density and colour of each sample with their gradients, and the
-    // features of all levels.
-    let words = 24 + 2 * u64::from(c.field.levels);
-    let samples = rays * u64::from(c.volume.bins) * 4 * words;
-    let occupancy = u64::from(c.volume.occupancy_resolution).pow(3) * 5;
-    // Densities at the corners, and the surface before simplification (some 100 bytes a triangle).
-    let corners = u64::from(c.mesh.resolution + 1).pow(3) * 4;
-    let surface = u64::from(c.mesh.resolution).pow(2) * 12 * 100;
-    let texture = u64::from(c.mesh.texture).pow(2) * 40;
-    // The mesh stage begins when the samples are gone.
-    field + occupancy + samples.max(corners + surface + texture)
+    let rays = c.camera.views as usize * (c.camera.size as usize).pow(2);
+    let renderer = VolumeRenderer::memory(&c.field, &c.volume, rays);
+    // A third of the bins at most, as measured; the occupancy grid skips the others.
+    let work = renderer.work_at_most / 3;
+    renderer.parameters + work.max(c.mesh.memory_bytes() as u64)
 }
 
 #[cfg(test)]

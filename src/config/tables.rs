@@ -131,44 +131,6 @@ impl Default for OptimConfig {
     }
 }
 
-/// A density, or the search for one.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(untagged)]
-pub enum Threshold {
-    /// This density (> 0).
-    Value(f32),
-    /// Found from the field.
-    Word(Auto),
-}
-
-/// The word `auto`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Auto {
-    /// Found from the field.
-    Auto,
-}
-
-/// From field to triangles.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct MeshConfig {
-    /// Cells along a side of the world box (16 … 512).
-    pub resolution: u32,
-    /// Density of the surface, or `"auto"`.
-    pub threshold: Threshold,
-    /// Triangles at most (100 … 1,000,000).
-    pub max_triangles: u32,
-    /// Pixels along a side of the baked texture (64 … 8192).
-    pub texture: u32,
-}
-
-impl Default for MeshConfig {
-    fn default() -> Self {
-        Self { resolution: 128, threshold: Threshold::Word(Auto::Auto), max_triangles: 40_000, texture: 1024 }
-    }
-}
-
 /// Previews and checkpoints; nothing here changes the result.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use super::timing::Timing;
+use crate::mesh::MeshReport;
 
 /// The stages of a run, in order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -60,8 +61,8 @@ pub struct Summary {
     pub output: PathBuf,
     /// The folder with config, log, checkpoints and pictures.
     pub run_folder: PathBuf,
-    /// Triangles of the asset.
-    pub triangles: usize,
+    /// What the mesher did.
+    pub mesh: MeshReport,
     /// Size of the product in bytes.
     pub bytes: u64,
     /// Wall time of this process's part of the run in seconds.

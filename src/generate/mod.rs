@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use crate::config::Config;
-use crate::gpu::Device;
+use crate::gpu::backend::Device;
 use crate::Result;
 
 pub mod checkpoint;
@@ -85,11 +85,11 @@ pub fn run_with(
     folder::write_atomic(&job.folder.file("config.toml"), job.config.to_toml()?.as_bytes())?;
     reporter.emit(&Event::StageStarted { stage: Stage::Optimize });
     run.optimize(first, &mut timings, &mut reporter)?;
-    let finished = product::make(job, guide, &run.renderer, &mut timings, &mut reporter)?;
+    let finished = product::make(job, guide, &run.renderer, cancel, &mut timings, &mut reporter)?;
     let summary = Summary {
         output: job.folder.product().to_owned(),
         run_folder: job.folder.path().to_owned(),
-        triangles: finished.triangles,
+        mesh: finished.mesh,
         bytes: finished.bytes,
         seconds: before + start.elapsed().as_secs_f64(),
         timings: timings.into_vec(),

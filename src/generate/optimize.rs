@@ -50,7 +50,7 @@ impl<'a> Run<'a> {
             reporter.emit(&Event::Step(report));
             let done = step + 1;
             if due(done, output.preview_every) || (done == steps && output.preview_every > 0) {
-                self.preview(done, timings, reporter);
+                self.preview(step, timings, reporter);
             }
             if due(done, output.checkpoint_every) && done < steps {
                 // A full disk now may have space again later; what was saved before is still there.
@@ -71,9 +71,6 @@ impl<'a> Run<'a> {
         let c = &self.job.config;
         let cameras = rig::cameras(c, step);
         let backgrounds = rig::backgrounds(c, step);
-        if step.is_multiple_of(c.volume.occupancy_every) {
-            timings.time("optimize.occupancy", || self.renderer.update_occupancy(step))?;
-        }
         let options = RenderOptions { step, mode: Mode::Train, normals: penalty::needs_normals(&c.regularize) };
         let output = timings.time("optimize.render", || {
             self.renderer.render(&cameras, Background::Solid(&backgrounds), options)
@@ -102,6 +99,7 @@ impl<'a> Run<'a> {
         };
         sound(&report)?;
         self.apply(&penalty.gradient(&rgb), rate, timings)?;
+        timings.time("optimize.occupancy", || self.renderer.update_occupancy(step))?;
         Ok(StepReport { seconds: start.elapsed().as_secs_f64(), ..report })
     }
 

@@ -16,7 +16,8 @@ const ROW: usize = 4;
 /// Linear; a light neutral grey shows both dark and light assets.
 const BACKGROUND: Vec3 = Vec3::splat(0.8);
 
-/// Renders the field as it is after `step` steps and replaces `preview.png`.
+/// Renders the field as `step` left it and replaces `preview.png`. The renderer is left as that step
+/// left it, too: a run with previews gives the bytes of a run without.
 pub(super) fn write(job: &Job, renderer: &mut VolumeRenderer, step: u32) -> Result<PathBuf> {
     let cameras = rig::turntable(&job.config.camera, VIEWS as u32, job.config.output.preview_size);
     let options = RenderOptions { step, mode: Mode::Eval, normals: false };
