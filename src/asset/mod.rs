@@ -1,5 +1,7 @@
 //! 3D assets in memory, and their files: GLB/glTF, OBJ and PLY, in and out.
 
+pub mod recipe;
+
 use std::sync::Arc;
 
 use glam::{Vec2, Vec3};
