@@ -1,13 +1,15 @@
-//! Validates every permutation of every shader and embeds the sources.
+//! Validates every permutation of every shader and embeds the sources; embeds the prior.
 
 #[path = "src/gpu/shader/mod.rs"]
-#[expect(dead_code, reason = "the build script uses a part of the module that it shares with the library")]
+#[expect(dead_code, unused_imports, reason = "the build script uses a part of the module that it shares with the library")]
 mod shader;
+#[path = "build/mini.rs"]
+mod mini;
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-fn main() {
+fn main() -> std::io::Result<()> {
     println!("cargo::rerun-if-changed=shaders");
     println!("cargo::rerun-if-changed=src/gpu/shader");
     if let Err(messages) = embed() {
@@ -15,6 +17,7 @@ fn main() {
             println!("cargo::error={line}");
         }
     }
+    mini::embed()
 }
 
 fn embed() -> Result<(), Vec<String>> {

@@ -7,6 +7,7 @@ mod load;
 pub mod normals;
 mod obj_in;
 mod placement;
+pub mod recipe;
 
 use std::sync::Arc;
 
