@@ -1,7 +1,7 @@
 //! Validates every permutation of every shader and embeds the sources.
 
 #[path = "src/gpu/shader/mod.rs"]
-#[expect(dead_code, reason = "the build script uses a part of the module that it shares with the library")]
+#[expect(dead_code, unused_imports, reason = "the build script uses a part of the module that it shares with the library")]
 mod shader;
 
 use std::fmt::Write as _;

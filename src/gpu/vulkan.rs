@@ -115,6 +115,7 @@ impl Backend for Vulkan {
             return Err(Error::Gpu(reason));
         }
         let buffers = buffers.iter().map(|b| self.inner(b)).collect::<Result<Vec<_>>>()?;
-        self.gpu.dispatch(&self.pipeline(kernel)?, params, items, &buffers)
+        let pipeline = self.pipeline(kernel)?;
+        self.gpu.dispatch(&pipeline, params, items, &buffers)
     }
 }
