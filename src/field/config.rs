@@ -105,7 +105,8 @@ impl FieldConfig {
                 // u64: vertices³ overflows u32 from 1626 on, and would look dense.
                 let dense = u64::from(vertices).pow(3).next_multiple_of(8);
                 let entries = dense.min(1 << self.log2_table) as u32;
-                let level = Level { vertices, offset, entries, hashed: u32::from(u64::from(entries) < dense) };
+                let level =
+                    Level { vertices, offset, entries, hashed: u32::from(u64::from(entries) < dense) };
                 offset += entries;
                 level
             })

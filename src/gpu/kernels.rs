@@ -147,69 +147,89 @@ impl Kernel {
     /// | `background_mlp`, its grad | W1 `[16, 9]`, W2 `[3, 16]` |
     pub const fn bindings(self) -> &'static [Binding] {
         match self {
-            Self::MarchCount => &[r("cameras"), r("occupancy"), w("rays"), w("mask"), w("counts")],
-            Self::Scan => &[r("counts"), w("offsets")],
+            Self::MarchCount => const { &[r("cameras"), r("occupancy"), w("rays"), w("mask"), w("counts")] },
+            Self::Scan => const { &[r("counts"), w("offsets")] },
             Self::MarchWrite => {
-                &[r("rays"), r("mask"), r("offsets"), w("positions"), w("intervals")]
+                const { &[r("rays"), r("mask"), r("offsets"), w("positions"), w("intervals")] }
             }
-            Self::FieldForward => &[r("positions"), r("grid"), r("mlp"), w("field"), w("features")],
+            Self::FieldForward => const { &[r("positions"), r("grid"), r("mlp"), w("field"), w("features")] },
             Self::Composite => {
-                &[r("offsets"), r("intervals"), r("field"), r("background"), w("weights"), w("pixels")]
+                const { &[r("offsets"), r("intervals"), r("field"), r("background"), w("weights"), w("pixels")] }
             }
-            Self::CompositeBackward => &[
-                r("offsets"),
-                r("intervals"),
-                r("field"),
-                r("background"),
-                r("pixels"),
-                r("pixel_grad"),
-                r("weight_grad"),
-                w("field_grad"),
-            ],
+            Self::CompositeBackward => {
+                const {
+                    &[
+                        r("offsets"),
+                        r("intervals"),
+                        r("field"),
+                        r("background"),
+                        r("pixels"),
+                        r("pixel_grad"),
+                        r("weight_grad"),
+                        w("field_grad"),
+                    ]
+                }
+            }
             Self::FieldBackward => {
-                &[r("mlp"), r("field"), r("field_grad"), w("features"), w("mlp_grad")]
+                const { &[r("mlp"), r("field"), r("field_grad"), w("features"), w("mlp_grad")] }
             }
-            Self::GridBackward => &[r("positions"), r("features"), w("grid_grad")],
-            Self::NormalCount => &[r("offsets"), r("weights"), w("counts")],
-            Self::NormalPoints => &[
-                r("offsets"),
-                r("weights"),
-                r("positions"),
-                r("normal_offsets"),
-                w("selected"),
-                w("queries"),
-            ],
-            Self::NormalComposite => &[
-                r("rays"),
-                r("normal_offsets"),
-                r("selected"),
-                r("weights"),
-                r("query_field"),
-                w("normals"),
-            ],
-            Self::NormalBackward => &[
-                r("rays"),
-                r("normal_offsets"),
-                r("selected"),
-                r("weights"),
-                r("query_field"),
-                r("normals_grad"),
-                w("query_field_grad"),
-                w("weight_grad"),
-            ],
-            Self::Adam => &[w("params"), w("grad"), w("m"), w("v")],
-            Self::OccupancyPoints => &[w("positions")],
-            Self::OccupancyUpdate => &[r("field"), w("ema")],
-            Self::OccupancyBits => &[r("ema"), w("occupancy")],
-            Self::BackgroundForward => &[r("rays"), r("background_mlp"), w("background")],
-            Self::BackgroundBackward => &[
-                r("rays"),
-                r("background_mlp"),
-                r("background"),
-                r("pixels"),
-                r("pixel_grad"),
-                w("background_mlp_grad"),
-            ],
+            Self::GridBackward => const { &[r("positions"), r("features"), w("grid_grad")] },
+            Self::NormalCount => const { &[r("offsets"), r("weights"), w("counts")] },
+            Self::NormalPoints => {
+                const {
+                    &[
+                        r("offsets"),
+                        r("weights"),
+                        r("positions"),
+                        r("normal_offsets"),
+                        w("selected"),
+                        w("queries"),
+                    ]
+                }
+            }
+            Self::NormalComposite => {
+                const {
+                    &[
+                        r("rays"),
+                        r("normal_offsets"),
+                        r("selected"),
+                        r("weights"),
+                        r("query_field"),
+                        w("normals"),
+                    ]
+                }
+            }
+            Self::NormalBackward => {
+                const {
+                    &[
+                        r("rays"),
+                        r("normal_offsets"),
+                        r("selected"),
+                        r("weights"),
+                        r("query_field"),
+                        r("normals_grad"),
+                        w("query_field_grad"),
+                        w("weight_grad"),
+                    ]
+                }
+            }
+            Self::Adam => const { &[w("params"), w("grad"), w("m"), w("v")] },
+            Self::OccupancyPoints => const { &[w("positions")] },
+            Self::OccupancyUpdate => const { &[r("field"), w("ema")] },
+            Self::OccupancyBits => const { &[r("ema"), w("occupancy")] },
+            Self::BackgroundForward => const { &[r("rays"), r("background_mlp"), w("background")] },
+            Self::BackgroundBackward => {
+                const {
+                    &[
+                        r("rays"),
+                        r("background_mlp"),
+                        r("background"),
+                        r("pixels"),
+                        r("pixel_grad"),
+                        w("background_mlp_grad"),
+                    ]
+                }
+            }
         }
     }
 }

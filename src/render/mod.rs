@@ -1,3 +1,4 @@
 //! Differentiable renderers over fields and plain pictures of meshes.
 
 pub mod camera;
+pub mod volume;

@@ -40,7 +40,7 @@ impl Default for VolumeConfig {
             occupancy_resolution: 64,
             occupancy_every: 16,
             occupancy_decay: 0.95,
-            occupancy_threshold: 0.2,
+            occupancy_threshold: 0.1,
             early_stop: 1e-4,
             normal_threshold: 1e-3,
             normal_epsilon: 0.01,
