@@ -6,17 +6,18 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::adapter::{Choice, Request};
 use super::backend::{Backend, Buffer, Device};
 use super::device::Gpu;
-use super::kernels::Kernel;
+use super::kernels::{Access, Kernel};
 use super::pipeline::{Pipeline, sources};
-use super::shader::Defines;
+use super::shader::{Assembled, Defines, ShaderError, Sources};
 use crate::{Error, Result};
 
-/// How gradients are scattered: see [`Vulkan::new`].
+/// The define of [`Vulkan::new`]'s native atomics.
 const FLOAT_ATOMICS: &str = "FLOAT_ATOMICS";
 
 /// The kernels' WGSL on one adapter. Pipelines are compiled when they are first used, and kept.
 pub struct Vulkan {
     gpu: Gpu,
+    sources: Sources,
     native_atomics: bool,
     pipelines: Mutex<HashMap<Kernel, Arc<Pipeline>>>,
 }
@@ -38,8 +39,13 @@ impl Vulkan {
     /// `native_atomics`: add to f32 words by the hardware's instruction where the device has it;
     /// else, and on other devices, by a compare-exchange loop.
     pub fn new(gpu: Gpu, native_atomics: bool) -> Self {
+        Self::with_sources(gpu, native_atomics, sources().clone())
+    }
+
+    /// With other shader files than those the crate was built with.
+    pub fn with_sources(gpu: Gpu, native_atomics: bool, sources: Sources) -> Self {
         let native_atomics = native_atomics && gpu.native_atomics();
-        Self { gpu, native_atomics, pipelines: Mutex::default() }
+        Self { gpu, sources, native_atomics, pipelines: Mutex::default() }
     }
 
     /// The device beneath.
@@ -57,15 +63,15 @@ impl Vulkan {
         Ok(pipeline)
     }
 
-    fn assemble(&self, kernel: Kernel) -> Result<super::shader::Assembled> {
-        let failed = |e: super::shader::ShaderError| Error::Gpu(e.to_string());
-        let list = sources().permutations().map_err(failed)?;
-        let has = |wanted: bool| list.iter().any(|p| p.entry == kernel.name() && p.defines.has(FLOAT_ATOMICS) == wanted);
+    fn assemble(&self, kernel: Kernel) -> Result<Assembled> {
+        let failed = |e: ShaderError| Error::Gpu(e.to_string());
+        let list = self.sources.permutations().map_err(failed)?;
+        let variants = list.iter().any(|p| p.entry == kernel.name() && p.defines.has(FLOAT_ATOMICS));
         let mut defines = Defines::default();
-        if self.native_atomics && has(true) {
+        if self.native_atomics && variants {
             defines = defines.with(FLOAT_ATOMICS);
         }
-        sources().assemble(kernel.name(), &defines).map_err(failed)
+        self.sources.assemble(kernel.name(), &defines).map_err(failed)
     }
 
     fn inner<'a>(&self, buffer: &'a Buffer) -> Result<&'a wgpu::Buffer> {
@@ -83,8 +89,8 @@ impl Backend for Vulkan {
     }
 
     fn create(&self, label: &str, words: usize) -> Result<Buffer> {
-        // Vulkan has no empty buffers.
-        let buffer = self.gpu.allocate(label, 4 * words.max(1) as u64)?;
+        // Vulkan has no empty buffers, and a shader's `array<vec4f>` wants one element at least.
+        let buffer = self.gpu.allocate(label, 4 * words.max(4) as u64)?;
         Ok(Buffer::new(buffer, words))
     }
 
@@ -109,12 +115,18 @@ impl Backend for Vulkan {
     }
 
     fn dispatch(&self, kernel: Kernel, params: &[u8], items: usize, buffers: &[&Buffer]) -> Result<()> {
-        let expected = kernel.bindings().len();
-        if buffers.len() != expected {
-            let reason = format!("{}: {} buffers, {expected} expected", kernel.name(), buffers.len());
-            return Err(Error::Gpu(reason));
+        let bindings = kernel.bindings();
+        let failed = |reason: String| Error::Gpu(format!("{}: {reason}", kernel.name()));
+        if buffers.len() != bindings.len() {
+            return Err(failed(format!("{} buffers, {} expected", buffers.len(), bindings.len())));
         }
         let buffers = buffers.iter().map(|b| self.inner(b)).collect::<Result<Vec<_>>>()?;
-        self.gpu.dispatch(&self.pipeline(kernel)?, params, items, &buffers)
+        for (i, binding) in bindings.iter().enumerate().filter(|(_, b)| b.access == Access::Write) {
+            if buffers.iter().enumerate().any(|(j, other)| j != i && *other == buffers[i]) {
+                return Err(failed(format!("{} is bound twice", binding.name)));
+            }
+        }
+        let pipeline = self.pipeline(kernel)?;
+        self.gpu.dispatch(&pipeline, params, items, &buffers)
     }
 }
