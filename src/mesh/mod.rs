@@ -4,10 +4,16 @@
 //! [`simplify`] → [`normals`] → [`unwrap`] → [`bake`] → [`place`]. Simplification comes before
 //! unwrapping, so charts are cut on the triangles that ship.
 
+pub mod bake;
+pub mod build;
 pub mod clean;
 mod collapse;
+pub mod fill;
 pub mod holes;
 pub mod iso;
+pub mod normals;
+pub mod options;
+pub mod place;
 pub mod simplify;
 pub mod smooth;
 mod table;
@@ -15,8 +21,12 @@ mod table;
 mod testing;
 pub mod threshold;
 pub mod topology;
+pub mod unwrap;
 
 use glam::Vec3;
+
+pub use build::build_asset;
+pub use options::{MeshOptions, MeshReport, Stage, StageTime};
 
 /// Density (≥ 0, inverse world units) at points of the world box [-1,1]³.
 pub type DensityFn<'a> = &'a (dyn Fn(&[Vec3]) -> Vec<f32> + Sync);
