@@ -47,6 +47,11 @@ impl Display {
             return;
         }
         match event {
+            Event::Device { name, reason } => {
+                if self.mode == Mode::Verbose {
+                    self.say(&format!("device: {name} ({reason})"));
+                }
+            }
             Event::StageStarted { stage } => self.start(*stage),
             Event::Resumed { step } => self.say(&format!("resumed after step {step}")),
             Event::Step(report) => self.step(report),

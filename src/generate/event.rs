@@ -75,6 +75,13 @@ pub struct Summary {
 #[derive(Debug, Clone, Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Event {
+    /// The device was chosen.
+    Device {
+        /// Its name.
+        name: String,
+        /// Why this one.
+        reason: String,
+    },
     /// A stage begins.
     StageStarted {
         /// Which one.

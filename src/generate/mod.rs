@@ -53,8 +53,9 @@ pub struct Job {
 /// Unknown prior or device, not enough memory, a damaged file, a full disk, an optimisation that
 /// diverged; [`crate::Error::Interrupted`] when `cancel` became true and a checkpoint was saved.
 pub fn run(job: &Job, cancel: &AtomicBool, listener: &mut Listener<'_>) -> Result<Summary> {
-    let device = crate::gpu::open(&job.config.device)?;
     memory::check(&job.config)?;
+    let (device, choice) = crate::gpu::open(&job.config.device.parse()?)?;
+    listener(&Event::Device { name: device.name(), reason: choice.reason });
     let mut timings = Timings::default();
     listener(&Event::StageStarted { stage: Stage::Prior });
     let guide = timings.time("prior.load", || latent::LatentGuide::load(&job.config, &job.prompt))?;
