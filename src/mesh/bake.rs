@@ -198,7 +198,8 @@ mod tests {
         let normals = angle_weighted(&mesh);
         let positions: Vec<Vec3> = u.source.iter().map(|&v| mesh.positions[v as usize]).collect();
         let normals: Vec<Vec3> = u.source.iter().map(|&v| normals[v as usize]).collect();
-        let surface = Surface { positions: &positions, normals: &normals, uvs: &u.uvs, triangles: &u.triangles };
+        let surface =
+            Surface { positions: &positions, normals: &normals, uvs: &u.uvs, triangles: &u.triangles };
         let density = |p: &[Vec3]| p.iter().map(|p| if p.length() < 0.6 { 1e3 } else { 0.0 }).collect();
         // Garbage outside the object, as a trained field has it: only the compositing copes.
         let color = |p: &[Vec3]| {

@@ -195,7 +195,12 @@ mod tests {
     fn density(points: &[Vec3]) -> Vec<f32> {
         let solid = |p: &Vec3| {
             let ball = 0.3 - (p - Vec3::Y * 0.2).length();
-            let slab = 0.1 - (*p + Vec3::Y * 0.2).abs().max(Vec3::new(0.0, 0.0, 0.0)).y.max((p.xz_length() - 0.5).max(0.0) * 2.0);
+            let slab = 0.1
+                - (*p + Vec3::Y * 0.2)
+                    .abs()
+                    .max(Vec3::new(0.0, 0.0, 0.0))
+                    .y
+                    .max((p.xz_length() - 0.5).max(0.0) * 2.0);
             ball.max(slab)
         };
         points.iter().map(|p| 0.2 + 300.0 / (1.0 + (-60.0 * solid(p)).exp())).collect()
@@ -212,7 +217,10 @@ mod tests {
     }
 
     fn color(points: &[Vec3]) -> Vec<Vec3> {
-        points.iter().map(|p| if p.y > 0.0 { Vec3::new(0.1, 0.2, 0.8) } else { Vec3::new(0.9, 0.6, 0.6) }).collect()
+        points
+            .iter()
+            .map(|p| if p.y > 0.0 { Vec3::new(0.1, 0.2, 0.8) } else { Vec3::new(0.9, 0.6, 0.6) })
+            .collect()
     }
 
     fn small() -> MeshOptions {

@@ -57,7 +57,11 @@ fn single_page(atlas: &uvunwrap::Atlas, size: u32) -> Unwrapped {
     let stretch = Vec2::new(atlas.width as f32, atlas.height as f32) / size as f32;
     Unwrapped {
         source: page.vertices.iter().map(|v| v.xref).collect(),
-        uvs: page.vertices.iter().map(|v| (Vec2::from(v.uv) * stretch).clamp(Vec2::ZERO, Vec2::ONE)).collect(),
+        uvs: page
+            .vertices
+            .iter()
+            .map(|v| (Vec2::from(v.uv) * stretch).clamp(Vec2::ZERO, Vec2::ONE))
+            .collect(),
         triangles: page.indices.as_chunks::<3>().0.to_vec(),
         charts: page.vertices.iter().map(|v| v.chart.unwrap_or(0)).collect(),
         chart_count: atlas.chart_count,
@@ -72,8 +76,7 @@ impl Unwrapped {
         let indices = meshopt::optimize_vertex_cache(self.triangles.as_flattened(), self.source.len());
         let remap = meshopt::optimize_vertex_fetch_remap(&indices, self.source.len());
         let used = remap.iter().filter(|r| **r != u32::MAX).count();
-        self.triangles =
-            indices.as_chunks::<3>().0.iter().map(|t| t.map(|v| remap[v as usize])).collect();
+        self.triangles = indices.as_chunks::<3>().0.iter().map(|t| t.map(|v| remap[v as usize])).collect();
         self.source = permuted(&self.source, &remap, used);
         self.uvs = permuted(&self.uvs, &remap, used);
         self.charts = permuted(&self.charts, &remap, used);
