@@ -6,6 +6,7 @@
 mod chain;
 mod device;
 mod kernels;
+mod renderer;
 
 use std::collections::HashMap;
 
