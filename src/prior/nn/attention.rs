@@ -15,9 +15,21 @@ use super::tape::{Arg, Layer, apply, on_cpu};
 ///
 /// # Errors
 /// If shapes or dtypes do not fit.
-pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize, scale: f64, causal: bool) -> Result<Tensor> {
+pub fn attention(
+    q: &Tensor,
+    k: &Tensor,
+    v: &Tensor,
+    heads: usize,
+    scale: f64,
+    causal: bool,
+) -> Result<Tensor> {
     let ((b, _, c), keys) = (q.dims3()?, k.dims3()?);
-    if heads == 0 || !c.is_multiple_of(heads) || k.dims() != v.dims() || (keys.0, keys.2) != (b, c) || keys.1 == 0 {
+    if heads == 0
+        || !c.is_multiple_of(heads)
+        || k.dims() != v.dims()
+        || (keys.0, keys.2) != (b, c)
+        || keys.1 == 0
+    {
         bail!("attention: q {:?}, k {:?}, v {:?}, {heads} heads", q.dims(), k.dims(), v.dims());
     }
     if on_cpu(&[q, k, v]) {
@@ -75,7 +87,13 @@ impl Attention {
     }
 
     /// Probabilities `[rows, m]` of queries `first..first + rows`.
-    fn probabilities<T: Real>(&self, head: &Head<T>, first: usize, rows: usize, keys: &super::gemm::Packed<T>) -> Vec<T> {
+    fn probabilities<T: Real>(
+        &self,
+        head: &Head<T>,
+        first: usize,
+        rows: usize,
+        keys: &super::gemm::Packed<T>,
+    ) -> Vec<T> {
         let mut p = vec![T::ZERO; rows * head.m];
         serial((rows, head.m, head.d), head.q.from_row(first), Ok(keys), &mut p, head.m);
         for (i, row) in p.chunks_exact_mut(head.m).enumerate() {
@@ -162,8 +180,8 @@ impl Layer for Attention {
         let (n, c, d) = (dims[1], dims[2], dims[2] / self.heads);
         let one = |task: usize| {
             let start = task / self.heads * n * c + task % self.heads * d;
-            let rows = |x| Mat::new(&x[start..], c);
-            self.head_gradients(&self.head(args, task), rows(out), rows(grad))
+            let (out, grad) = (Mat::new(&out[start..], c), Mat::new(&grad[start..], c));
+            self.head_gradients(&self.head(args, task), out, grad)
         };
         let blocks: Vec<[Vec<T>; 3]> = (0..dims[0] * self.heads).into_par_iter().map(one).collect();
         let mut parts: [Vec<Vec<T>>; 3] = Default::default();

@@ -100,9 +100,8 @@ pub(crate) fn attention(
     causal: bool,
 ) -> Result<Tensor> {
     let ((b, n, c), m) = (q.dims3()?, k.dim(1)?);
-    let split = |t: &Tensor, length: usize| {
-        t.reshape((b, length, heads, c / heads))?.transpose(1, 2)?.contiguous()
-    };
+    let split =
+        |t: &Tensor, length: usize| t.reshape((b, length, heads, c / heads))?.transpose(1, 2)?.contiguous();
     let scores = (split(q, n)?.matmul(&split(k, m)?.t()?)? * scale)?;
     let scores = if causal {
         let hidden = |i: usize, j: usize| if j > i { -1e4f32 } else { 0.0 };

@@ -90,7 +90,13 @@ impl Layer for Linear {
         Ok((y, dims))
     }
 
-    fn backward<T: Real>(&self, args: &[Arg<T>], _: &[T], grad: &[T], needs: &[bool]) -> Result<Vec<Option<Vec<T>>>> {
+    fn backward<T: Real>(
+        &self,
+        args: &[Arg<T>],
+        _: &[T],
+        grad: &[T],
+        needs: &[bool],
+    ) -> Result<Vec<Option<Vec<T>>>> {
         let [x, w] = [&args[0], &args[1]];
         let (outputs, inputs) = (w.dims[0], w.dims[1]);
         let m = x.data.len() / inputs.max(1);
@@ -114,7 +120,13 @@ impl Layer for Embedding {
         Ok((self.ids.iter().flat_map(row).copied().collect(), vec![self.ids.len(), width]))
     }
 
-    fn backward<T: Real>(&self, args: &[Arg<T>], _: &[T], grad: &[T], _: &[bool]) -> Result<Vec<Option<Vec<T>>>> {
+    fn backward<T: Real>(
+        &self,
+        args: &[Arg<T>],
+        _: &[T],
+        grad: &[T],
+        _: &[bool],
+    ) -> Result<Vec<Option<Vec<T>>>> {
         let width = args[0].dims[1];
         let mut out = vec![T::ZERO; args[0].data.len()];
         for (id, g) in self.ids.iter().zip(grad.chunks(width)) {

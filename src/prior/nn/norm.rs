@@ -3,11 +3,11 @@
 use candle_core::{Result, Tensor, bail};
 use rayon::prelude::*;
 
+use super::fallback;
 use super::real::Real;
 use super::reduce::sum;
 use super::simd::multiversion;
 use super::tape::{Arg, Layer, apply, on_cpu};
-use super::fallback;
 
 /// y = (x − μ)/√(σ² + ε)·w + b with μ and σ² over each of `groups` groups of channels of
 /// `x` `[B, C, …]`; followed by SiLU if `silu`. `w` and `b` are `[C]`.
@@ -16,11 +16,24 @@ use super::fallback;
 /// If shapes or dtypes do not fit.
 pub fn group_norm(x: &Tensor, w: &Tensor, b: &Tensor, groups: usize, eps: f64, silu: bool) -> Result<Tensor> {
     let channels = if x.rank() > 1 { x.dim(1)? } else { 0 };
-    if groups == 0 || channels == 0 || !channels.is_multiple_of(groups) || w.dims() != [channels] || b.dims() != [channels]
+    if groups == 0
+        || channels == 0
+        || !channels.is_multiple_of(groups)
+        || w.dims() != [channels]
+        || b.dims() != [channels]
     {
-        bail!("group_norm: {:?} in {groups} groups with weight {:?}, bias {:?}", x.dims(), w.dims(), b.dims());
+        bail!(
+            "group_norm: {:?} in {groups} groups with weight {:?}, bias {:?}",
+            x.dims(),
+            w.dims(),
+            b.dims()
+        );
     }
-    if on_cpu(&[x, w, b]) { apply(GroupNorm { groups, eps, silu }, &[x, w, b]) } else { fallback::group_norm(x, w, b, groups, eps, silu) }
+    if on_cpu(&[x, w, b]) {
+        apply(GroupNorm { groups, eps, silu }, &[x, w, b])
+    } else {
+        fallback::group_norm(x, w, b, groups, eps, silu)
+    }
 }
 
 /// y = (x − μ)/√(σ² + ε)·w + b with μ and σ² over the last dimension; `w` and `b` are of its size.
@@ -150,7 +163,13 @@ impl Layer for GroupNorm {
         Ok((out, x.dims.to_vec()))
     }
 
-    fn backward<T: Real>(&self, args: &[Arg<T>], _: &[T], grad: &[T], needs: &[bool]) -> Result<Vec<Option<Vec<T>>>> {
+    fn backward<T: Real>(
+        &self,
+        args: &[Arg<T>],
+        _: &[T],
+        grad: &[T],
+        needs: &[bool],
+    ) -> Result<Vec<Option<Vec<T>>>> {
         let [x, w, b] = [&args[0], &args[1], &args[2]];
         let (batch, per, n) = self.shape(x.dims);
         let channels = per * self.groups;
@@ -195,7 +214,11 @@ impl Layer for GroupNorm {
             let total = |c: usize| (0..batch).fold(T::ZERO, |a, s| a + pick(&sums[s * channels + c]));
             (0..channels).map(total).collect()
         };
-        Ok(vec![needs[0].then_some(gx), needs[1].then(|| over_batch(|s| s.0)), needs[2].then(|| over_batch(|s| s.1))])
+        Ok(vec![
+            needs[0].then_some(gx),
+            needs[1].then(|| over_batch(|s| s.0)),
+            needs[2].then(|| over_batch(|s| s.1)),
+        ])
     }
 }
 
@@ -220,7 +243,13 @@ impl Layer for LayerNorm {
         Ok((out, x.dims.to_vec()))
     }
 
-    fn backward<T: Real>(&self, args: &[Arg<T>], _: &[T], grad: &[T], needs: &[bool]) -> Result<Vec<Option<Vec<T>>>> {
+    fn backward<T: Real>(
+        &self,
+        args: &[Arg<T>],
+        _: &[T],
+        grad: &[T],
+        needs: &[bool],
+    ) -> Result<Vec<Option<Vec<T>>>> {
         let [x, w] = [&args[0], &args[1]];
         let n = w.data.len();
         let mut gx = vec![T::ZERO; x.data.len()];
@@ -249,7 +278,15 @@ impl Layer for LayerNorm {
 }
 
 /// Gradient of one row by its input; adds the row's share to `gw` and `gb`.
-fn row_gradient<T: Real>(x: &[T], g: &[T], w: &[T], (mean, rstd): (T, T), gx: &mut [T], gw: &mut [T], gb: &mut [T]) {
+fn row_gradient<T: Real>(
+    x: &[T],
+    g: &[T],
+    w: &[T],
+    (mean, rstd): (T, T),
+    gx: &mut [T],
+    gw: &mut [T],
+    gb: &mut [T],
+) {
     for i in 0..x.len() {
         let normed = (x[i] - mean) * rstd;
         gw[i] += g[i] * normed;

@@ -149,7 +149,13 @@ impl Layer for Unary {
         Ok((out, x.dims.to_vec()))
     }
 
-    fn backward<T: Real>(&self, args: &[Arg<T>], _: &[T], grad: &[T], _: &[bool]) -> Result<Vec<Option<Vec<T>>>> {
+    fn backward<T: Real>(
+        &self,
+        args: &[Arg<T>],
+        _: &[T],
+        grad: &[T],
+        _: &[bool],
+    ) -> Result<Vec<Option<Vec<T>>>> {
         let mut out = vec![T::ZERO; grad.len()];
         let inputs = args[0].data.par_chunks(CHUNK).zip(grad.par_chunks(CHUNK));
         out.par_chunks_mut(CHUNK).zip(inputs).for_each(|(o, (x, g))| match self.0 {
@@ -175,14 +181,22 @@ impl Layer for Geglu {
         Ok((out, dims))
     }
 
-    fn backward<T: Real>(&self, args: &[Arg<T>], _: &[T], grad: &[T], _: &[bool]) -> Result<Vec<Option<Vec<T>>>> {
+    fn backward<T: Real>(
+        &self,
+        args: &[Arg<T>],
+        _: &[T],
+        grad: &[T],
+        _: &[bool],
+    ) -> Result<Vec<Option<Vec<T>>>> {
         let x = &args[0];
         let c = x.dims[x.dims.len() - 1] / 2;
         let mut out = vec![T::ZERO; x.data.len()];
-        out.par_chunks_mut(2 * c).zip(x.data.par_chunks(2 * c).zip(grad.par_chunks(c))).for_each(|(o, (x, g))| {
-            let (ga, gb) = o.split_at_mut(c);
-            geglu_row_gradient(&x[..c], &x[c..], g, ga, gb);
-        });
+        out.par_chunks_mut(2 * c).zip(x.data.par_chunks(2 * c).zip(grad.par_chunks(c))).for_each(
+            |(o, (x, g))| {
+                let (ga, gb) = o.split_at_mut(c);
+                geglu_row_gradient(&x[..c], &x[c..], g, ga, gb);
+            },
+        );
         Ok(vec![Some(out)])
     }
 }
@@ -198,7 +212,13 @@ impl Layer for AddPerChannel {
         Ok((out, x.dims.to_vec()))
     }
 
-    fn backward<T: Real>(&self, args: &[Arg<T>], _: &[T], grad: &[T], needs: &[bool]) -> Result<Vec<Option<Vec<T>>>> {
+    fn backward<T: Real>(
+        &self,
+        args: &[Arg<T>],
+        _: &[T],
+        grad: &[T],
+        needs: &[bool],
+    ) -> Result<Vec<Option<Vec<T>>>> {
         let n = grad.len() / args[1].data.len().max(1);
         let gt = needs[1].then(|| grad.par_chunks(n).map(super::reduce::sum).collect());
         Ok(vec![needs[0].then(|| grad.to_vec()), gt])
@@ -224,7 +244,13 @@ impl Layer for Upsample {
         Ok((out, vec![x.dims[0], x.dims[1], 2 * h, 2 * w]))
     }
 
-    fn backward<T: Real>(&self, args: &[Arg<T>], _: &[T], grad: &[T], _: &[bool]) -> Result<Vec<Option<Vec<T>>>> {
+    fn backward<T: Real>(
+        &self,
+        args: &[Arg<T>],
+        _: &[T],
+        grad: &[T],
+        _: &[bool],
+    ) -> Result<Vec<Option<Vec<T>>>> {
         let (h, w) = (args[0].dims[2], args[0].dims[3]);
         let mut out = vec![T::ZERO; args[0].data.len()];
         out.par_chunks_mut(h * w).zip(grad.par_chunks(4 * h * w)).for_each(|(o, g)| {
