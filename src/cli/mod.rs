@@ -10,6 +10,8 @@ use clap::{Parser, Subcommand};
 mod generate;
 mod progress;
 mod report;
+pub mod render;
+pub mod train;
 
 /// Words into things: a prompt into a game-ready 3D asset.
 #[derive(Debug, Parser)]
@@ -32,6 +34,11 @@ struct Cli {
 enum Command {
     /// Make an asset from a prompt (what a bare prompt does, too).
     Generate(generate::Args),
+    /// Draw a model from all sides into one picture.
+    Render(render::RenderArgs),
+    /// Train the embedded models, or look at what they have learned.
+    #[command(subcommand)]
+    Train(train::TrainCommand),
 }
 
 /// Parses the process's arguments, runs the command, reports errors.
@@ -56,6 +63,8 @@ pub fn main() -> ExitCode {
 fn run(cli: Cli) -> anyhow::Result<()> {
     match (cli.command, cli.generate) {
         (Some(Command::Generate(args)), _) | (None, Some(args)) => generate::run(&args),
+        (Some(Command::Render(args)), _) => Ok(render::run(args)?),
+        (Some(Command::Train(command)), _) => Ok(train::run(command)?),
         // `arg_required_else_help` leaves nothing else.
         (None, None) => Ok(()),
     }
