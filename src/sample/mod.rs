@@ -8,6 +8,7 @@ pub mod guidance;
 mod noise;
 mod sampler;
 mod trajectory;
+mod unet;
 
 #[cfg(test)]
 pub(crate) mod analytic;
@@ -19,6 +20,7 @@ use candle_core::Tensor;
 pub use noise::normal_like;
 pub use sampler::{Progress, Sampler};
 pub use trajectory::{Level, Trajectory};
+pub use unet::UnetPredictor;
 
 use crate::Result;
 
