@@ -14,7 +14,8 @@ pub(crate) fn error(error: &anyhow::Error) {
         hint("the same command with --resume goes on from there");
         return;
     }
-    line("31", "error", &format!("{error:#}"));
+    // Not the chain `{error:#}`: this crate's errors already say what their sources say.
+    line("31", "error", &error.to_string());
     if let Some(text) = error.downcast_ref::<Error>().and_then(Error::hint_text) {
         hint(text);
     }
