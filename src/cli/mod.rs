@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod doctor;
 mod generate;
 mod progress;
 mod report;
@@ -32,6 +33,8 @@ struct Cli {
 enum Command {
     /// Make an asset from a prompt (what a bare prompt does, too).
     Generate(generate::Args),
+    /// Tell what this machine offers: adapters, processor, memory, FFmpeg, priors.
+    Doctor(doctor::Args),
 }
 
 /// Parses the process's arguments, runs the command, reports errors.
@@ -55,6 +58,7 @@ pub fn main() -> ExitCode {
 
 fn run(cli: Cli) -> anyhow::Result<()> {
     match (cli.command, cli.generate) {
+        (Some(Command::Doctor(args)), _) => doctor::run(&args),
         (Some(Command::Generate(args)), _) | (None, Some(args)) => generate::run(&args),
         // `arg_required_else_help` leaves nothing else.
         (None, None) => Ok(()),
