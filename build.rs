@@ -1,10 +1,14 @@
 //! Validates every permutation of every shader and embeds the sources; embeds the prior.
 
-#[path = "src/gpu/shader/mod.rs"]
-#[expect(dead_code, unused_imports, reason = "the build script uses a part of the module that it shares with the library")]
-mod shader;
 #[path = "build/mini.rs"]
 mod mini;
+#[path = "src/gpu/shader/mod.rs"]
+#[expect(
+    dead_code,
+    unused_imports,
+    reason = "the build script uses a part of the module that it shares with the library"
+)]
+mod shader;
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};

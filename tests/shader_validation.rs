@@ -104,7 +104,8 @@ fn differences(layout: &Layout, checked: &Checked) -> Vec<String> {
         .filter(|(name, _)| !name.starts_with("pad"))
         .collect();
     if found != layout.fields {
-        let text = format!("{}: {}\n  shader {found:?}\n  Rust   {:?}", checked.label, layout.name, layout.fields);
+        let text =
+            format!("{}: {}\n  shader {found:?}\n  Rust   {:?}", checked.label, layout.name, layout.fields);
         wrong.push(text);
     }
     wrong
@@ -117,7 +118,8 @@ fn parameters_have_the_same_layout_in_rust_and_wgsl() {
         all.iter().flat_map(|(_, c)| layouts.iter().flat_map(move |l| differences(l, c))).collect();
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     for (_, checked) in &all {
-        let uniform = checked.module.global_variables.iter().find(|(_, v)| v.space == naga::AddressSpace::Uniform);
+        let uniform =
+            checked.module.global_variables.iter().find(|(_, v)| v.space == naga::AddressSpace::Uniform);
         let name = uniform.and_then(|(_, v)| checked.module.types[v.ty].name.as_deref()).unwrap_or("nothing");
         assert!(layouts.iter().any(|l| l.name == name), "{}: {name} is not checked", checked.label);
     }
@@ -128,7 +130,8 @@ fn a_wrong_layout_is_noticed() {
     let source = "struct ScanParams { pad: u32, n: u32 }
 @group(0) @binding(0) var<uniform> p: ScanParams;
 @compute @workgroup_size(1) fn scan() { _ = p.n; }";
-    let checked = Sources::new([("scan.wgsl", source)]).assemble("scan", &Default::default()).unwrap().check().unwrap();
+    let checked =
+        Sources::new([("scan.wgsl", source)]).assemble("scan", &Default::default()).unwrap().check().unwrap();
     let layouts = layouts();
     let scan = layouts.iter().find(|l| l.name == "ScanParams").unwrap();
     assert_eq!(differences(scan, &checked).len(), 2, "size and offset");
@@ -142,12 +145,16 @@ fn error_of(files: &[(&str, &str)], entry: &str) -> String {
 
 #[test]
 fn errors_name_the_file_and_line_that_the_author_wrote() {
-    let shared = ("shared/lib.wgsl", "// one\n#ifdef NO\nnonsense\n#endif\nfn two() -> u32 { return missing; }\n");
+    let shared =
+        ("shared/lib.wgsl", "// one\n#ifdef NO\nnonsense\n#endif\nfn two() -> u32 { return missing; }\n");
     let entry = ("main.wgsl", "#import lib\n@compute @workgroup_size(1) fn main() { _ = two(); }\n");
     let text = error_of(&[shared, entry], "main");
     assert!(text.contains("shared/lib.wgsl:5:") && text.contains("missing") && text.contains('^'), "{text}");
     // A type error is the validator's, not the parser's.
-    let entry = ("main.wgsl", "@group(0) @binding(0) var<storage, read> x: array<f32>;\n\n@compute @workgroup_size(1)\nfn main() { x[0] = 1.0; }\n");
+    let entry = (
+        "main.wgsl",
+        "@group(0) @binding(0) var<storage, read> x: array<f32>;\n\n@compute @workgroup_size(1)\nfn main() { x[0] = 1.0; }\n",
+    );
     let text = error_of(&[entry], "main");
     assert!(text.contains("main.wgsl:4:"), "{text}");
 }
@@ -184,7 +191,11 @@ fn conditions_numbers_templates_and_imports_work() {
     ]);
     let list = files.permutations().unwrap();
     let source = files.assemble("main", &list[0].defines).unwrap().source;
-    assert!(source.starts_with("const SIZE = 8;\n") && source.contains("const OK") && !source.contains("nonsense"));
+    assert!(
+        source.starts_with("const SIZE = 8;\n")
+            && source.contains("const OK")
+            && !source.contains("nonsense")
+    );
     assert_eq!(source.matches("const A =").count(), 1);
     let sizes: Vec<_> = files.check_all().unwrap().iter().map(|(_, c)| c.workgroup_size[0]).collect();
     assert_eq!(sizes, [8, 4]);
@@ -203,7 +214,8 @@ fn the_permutation_list_must_fit_the_files() {
 
 #[test]
 fn all_invalid_permutations_are_listed() {
-    let files = Sources::new([("permutations", "a\nb\nc\n"), ("a.wgsl", "x"), ("b.wgsl", ""), ("c.wgsl", "y")]);
+    let files =
+        Sources::new([("permutations", "a\nb\nc\n"), ("a.wgsl", "x"), ("b.wgsl", ""), ("c.wgsl", "y")]);
     // The empty one has no entry point.
     assert_eq!(files.check_all().unwrap_err().len(), 3);
 }

@@ -7,10 +7,11 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod doctor;
 mod generate;
 mod progress;
-mod report;
 pub mod render;
+mod report;
 pub mod train;
 
 /// Words into things: a prompt into a game-ready 3D asset.
@@ -39,6 +40,8 @@ enum Command {
     /// Train the embedded models, or look at what they have learned.
     #[command(subcommand)]
     Train(train::TrainCommand),
+    /// Tell what this machine offers: adapters, processor, memory, FFmpeg, priors.
+    Doctor(doctor::Args),
 }
 
 /// Parses the process's arguments, runs the command, reports errors.
@@ -62,6 +65,7 @@ pub fn main() -> ExitCode {
 
 fn run(cli: Cli) -> anyhow::Result<()> {
     match (cli.command, cli.generate) {
+        (Some(Command::Doctor(args)), _) => doctor::run(&args),
         (Some(Command::Generate(args)), _) | (None, Some(args)) => generate::run(&args),
         (Some(Command::Render(args)), _) => Ok(render::run(args)?),
         (Some(Command::Train(command)), _) => Ok(train::run(command)?),

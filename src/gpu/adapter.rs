@@ -25,7 +25,11 @@ impl FromStr for Request {
 
     fn from_str(text: &str) -> Result<Self> {
         Ok(match text.trim().to_lowercase().as_str() {
-            "" => return Err(Error::invalid("--device", "empty").hint("use auto, cpu, vulkan or part of a name")),
+            "" => {
+                return Err(
+                    Error::invalid("--device", "empty").hint("use auto, cpu, vulkan or part of a name")
+                );
+            }
             "auto" => Self::Auto,
             "cpu" => Self::Cpu,
             "vulkan" => Self::Vulkan,
@@ -137,13 +141,33 @@ pub(super) fn report(adapter: &wgpu::Adapter) -> AdapterReport {
     }
 }
 
+/// Storage buffers of the kernel with the most, besides its uniform.
+const STORAGE_BUFFERS: u32 = 8;
+/// Invocations of the largest workgroup (the prefix sum).
+const INVOCATIONS: u32 = 256;
+/// Bytes of workgroup memory of the kernel with the most (the MLP's gradient).
+const WORKGROUP_BYTES: u32 = 16 << 10;
+
+/// What the kernels need and this adapter does not have, in words; empty if it can run them.
+pub fn missing_limits(report: &AdapterReport) -> Vec<String> {
+    let limits = &report.limits;
+    let needs = [
+        ("storage buffers a stage", limits.max_storage_buffers_per_shader_stage, STORAGE_BUFFERS),
+        ("invocations a workgroup", limits.max_compute_invocations_per_workgroup, INVOCATIONS),
+        ("bytes of workgroup memory", limits.max_compute_workgroup_storage_size, WORKGROUP_BYTES),
+    ];
+    let short = needs.into_iter().filter(|(_, has, needed)| has < needed);
+    short.map(|(what, has, needed)| format!("{needed} {what} are needed, it has {has}")).collect()
+}
+
 /// Picks an adapter, or the processor, for `request`.
 ///
 /// # Errors
 /// If an adapter was asked for and there is none of that kind.
 pub fn choose(request: &Request, adapters: &[AdapterReport]) -> Result<Choice> {
     let best = |wanted: &dyn Fn(&AdapterReport) -> bool| {
-        let all = adapters.iter().enumerate().filter(|(_, a)| wanted(a));
+        let able = |a: &AdapterReport| missing_limits(a).is_empty();
+        let all = adapters.iter().enumerate().filter(|(_, a)| wanted(a) && able(a));
         // The first among equals: `max_by_key` would give the last.
         all.rev().max_by_key(|(_, a)| a.kind).map(|(i, _)| i)
     };
@@ -151,9 +175,15 @@ pub fn choose(request: &Request, adapters: &[AdapterReport]) -> Result<Choice> {
     let (found, reason) = match request {
         Request::Cpu => return cpu("asked for"),
         Request::Auto => match best(&|a| a.kind > AdapterKind::Software) {
-            Some(i) => (Some(i), format!("the best of {} adapters that is no software rasteriser", adapters.len())),
+            Some(i) => {
+                (Some(i), format!("the best of {} adapters that is no software rasteriser", adapters.len()))
+            }
             None if adapters.is_empty() => return cpu("there is no Vulkan adapter"),
-            None => return cpu("the only Vulkan adapter is a software rasteriser, which is slower"),
+            None => {
+                return cpu(
+                    "no Vulkan adapter is a GPU that can run the kernels; software rasterisers are slower",
+                );
+            }
         },
         Request::Vulkan => (best(&|_| true), "asked for: the best Vulkan adapter".to_owned()),
         Request::Lavapipe => {
@@ -172,7 +202,10 @@ pub fn choose(request: &Request, adapters: &[AdapterReport]) -> Result<Choice> {
 }
 
 fn missing(request: &Request, adapters: &[AdapterReport]) -> Error {
-    let error = Error::invalid("--device", format!("no adapter answers to {request:?}", request = request.to_string()));
+    let error = Error::invalid(
+        "--device",
+        format!("no adapter answers to {request:?}", request = request.to_string()),
+    );
     if adapters.is_empty() {
         return error.hint(
             "no Vulkan driver was found; install the GPU's driver and libvulkan1 (or mesa-vulkan-drivers \

@@ -67,7 +67,8 @@ impl Gpu {
             ..Default::default()
         };
         let (device, queue) = pollster::block_on(adapter.request_device(&descriptor)).map_err(|e| {
-            Error::Gpu(format!("{}: {e}", report.name)).hint("try --device cpu, or another adapter of `gen3d doctor`")
+            Error::Gpu(format!("{}: {e}", report.name))
+                .hint("try --device cpu, or another adapter of `gen3d doctor`")
         })?;
         let fault = Arc::new(Mutex::new(None));
         let note = |fault: &Arc<Mutex<Option<String>>>| {

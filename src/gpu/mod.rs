@@ -13,6 +13,7 @@ mod vulkan;
 #[cfg(test)]
 mod agreement;
 
+pub use backend::Device;
 pub use device::Gpu;
 pub use pipeline::sources;
 pub use vulkan::{Vulkan, open};

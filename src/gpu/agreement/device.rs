@@ -43,7 +43,8 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
     let n = 2000;
     inputs.extend((0..6 * (n - 2) as u32).map(|i| philox([i, 0, 0, 0], [9, 9])[0] >> (i % 31)));
     let bytes = 16 * n as u64;
-    let (from, to) = (gpu.allocate("inputs", 24 * n as u64).unwrap(), gpu.allocate("outputs", bytes).unwrap());
+    let (from, to) =
+        (gpu.allocate("inputs", 24 * n as u64).unwrap(), gpu.allocate("outputs", bytes).unwrap());
     gpu.upload(&from, bytemuck::cast_slice(&inputs)).unwrap();
     gpu.dispatch(&pipeline, bytemuck::bytes_of(&[n as u32, 0, 0, 0]), n, &[&from, &to]).unwrap();
     let mut found = vec![[0u32; 4]; n];

@@ -64,12 +64,32 @@ const MISTAKES: [(Kernel, &str, &str, &str); 23] = [
     (Kernel::MarchWrite, "shared/rng.wgsl", "a * b,", "a * b + 1u,"),
     (Kernel::FieldForward, "shared/field.wgsl", "805459861u", "805459863u"),
     (Kernel::FieldForward, "field_forward.wgsl", "l < p.active_levels", "l <= p.active_levels"),
-    (Kernel::Composite, "composite.wgsl", "variance += weights[i] * off * off", "variance += weights[i] * off"),
-    (Kernel::CompositeBackward, "composite_backward.wgsl", "behind -= transmittance", "behind -= 0.999 * transmittance"),
+    (
+        Kernel::Composite,
+        "composite.wgsl",
+        "variance += weights[i] * off * off",
+        "variance += weights[i] * off",
+    ),
+    (
+        Kernel::CompositeBackward,
+        "composite_backward.wgsl",
+        "behind -= transmittance",
+        "behind -= 0.999 * transmittance",
+    ),
     (Kernel::FieldBackward, "field_backward.wgsl", "sum > 0.0);", "sum > 0.01);"),
     (Kernel::FieldBackward, "field_backward.wgsl", "out * p.hidden + first", "out * p.hidden + first + 1u"),
-    (Kernel::GridBackward, "grid_backward.wgsl", "entry + 1u, weight * grad.y", "entry + 1u, weight * grad.x"),
-    (Kernel::GridBackward, "shared/atomic_add.wgsl", "atomicAdd(&$[i], value)", "atomicAdd(&$[i], 0.99 * value)"),
+    (
+        Kernel::GridBackward,
+        "grid_backward.wgsl",
+        "entry + 1u, weight * grad.y",
+        "entry + 1u, weight * grad.x",
+    ),
+    (
+        Kernel::GridBackward,
+        "shared/atomic_add.wgsl",
+        "atomicAdd(&$[i], value)",
+        "atomicAdd(&$[i], 0.99 * value)",
+    ),
     (Kernel::GridBackward, "shared/atomic_add.wgsl", "bitcast<f32>(old) + value", "value"),
     (Kernel::NormalCount, "normal_count.wgsl", "weights[i] > p.threshold", "weights[i] > 2.0 * p.threshold"),
     (Kernel::NormalPoints, "shared/normal.wgsl", "vec3f(1.0))", "vec3f(1.0, 1.0, 0.99))"),
@@ -97,7 +117,8 @@ fn a_mistake_in_any_kernel_is_noticed() {
         assert!(changed, "{file} does not contain {right:?}");
         let noticed = |native_atomics: bool| {
             vulkan(native_atomics, &broken).map(|gpu| {
-                let wrong = |variant| chain::run(&gpu, variant, Some(kernel)).iter().any(|r| r.error > r.limit);
+                let wrong =
+                    |variant| chain::run(&gpu, variant, Some(kernel)).iter().any(|r| r.error > r.limit);
                 VARIANTS.into_iter().any(wrong)
             })
         };

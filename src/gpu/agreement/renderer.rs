@@ -27,8 +27,10 @@ fn noise(key: u32, n: usize) -> Vec<f32> {
 
 /// Two steps with solid and two with trained backgrounds, each with every loss there is.
 fn steps(device: &Device) -> Trace {
-    let field = FieldConfig { levels: 6, finest_resolution: 64, log2_table: 12, hidden: 32, ..Default::default() };
-    let volume = VolumeConfig { bins: 48, occupancy_resolution: 16, occupancy_every: 2, ..Default::default() };
+    let field =
+        FieldConfig { levels: 6, finest_resolution: 64, log2_table: 12, hidden: 32, ..Default::default() };
+    let volume =
+        VolumeConfig { bins: 48, occupancy_resolution: 16, occupancy_every: 2, ..Default::default() };
     let mut renderer = VolumeRenderer::new(device, &field, &volume, 3).unwrap();
     // ε far above the gradients' rounding errors: else Adam turns the sign of a rounding error into a full step.
     let adam = AdamConfig { eps: 1e-2, lr_background: 1e-2, ..Default::default() };
@@ -85,7 +87,9 @@ fn compare(native_atomics: bool) {
     for (normal, other) in wanted.last.normal.iter().zip(&found.last.normal) {
         rows.push(("normal", error(normal, other)));
     }
-    for (name, (a, b)) in ["d grid", "d mlp", "d background"].iter().zip(wanted.gradient.iter().zip(&found.gradient)) {
+    for (name, (a, b)) in
+        ["d grid", "d mlp", "d background"].iter().zip(wanted.gradient.iter().zip(&found.gradient))
+    {
         rows.push((name, error(a, b)));
     }
     for (name, values) in &wanted.state {

@@ -54,17 +54,18 @@ impl Assembled {
             let notes: Vec<_> = e.notes().map(str::to_owned).collect();
             self.explain(e.message(), &labels, &notes)
         })?;
-        let info = Validator::new(ValidationFlags::all(), Capabilities::all()).validate(&module).map_err(|e| {
-            let labels: Vec<_> = e.spans().cloned().collect();
-            let error = e.into_inner();
-            let mut notes = Vec::new();
-            let mut source = error.source();
-            while let Some(cause) = source {
-                notes.push(cause.to_string());
-                source = cause.source();
-            }
-            self.explain(&error.to_string(), &labels, &notes)
-        })?;
+        let info =
+            Validator::new(ValidationFlags::all(), Capabilities::all()).validate(&module).map_err(|e| {
+                let labels: Vec<_> = e.spans().cloned().collect();
+                let error = e.into_inner();
+                let mut notes = Vec::new();
+                let mut source = error.source();
+                while let Some(cause) = source {
+                    notes.push(cause.to_string());
+                    source = cause.source();
+                }
+                self.explain(&error.to_string(), &labels, &notes)
+            })?;
         let [entry] = module.entry_points.as_slice() else {
             let n = module.entry_points.len();
             return Err(ShaderError(format!("{}: {n} entry points, 1 expected", self.label)));

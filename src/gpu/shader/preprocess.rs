@@ -133,7 +133,12 @@ impl Assembler<'_> {
                 ("ifdef" | "ifndef", Some(what), None) => {
                     let wanted = self.defines.has(what) == (name == "ifdef");
                     let line = i + 1;
-                    conditions.push(Condition { active: active && wanted, outer: active, else_seen: false, line });
+                    conditions.push(Condition {
+                        active: active && wanted,
+                        outer: active,
+                        else_seen: false,
+                        line,
+                    });
                 }
                 ("else", None, None) => match conditions.last_mut() {
                     Some(c) if !c.else_seen => (c.active, c.else_seen) = (c.outer && !c.active, true),
