@@ -106,7 +106,13 @@ fn pack_input<'a, T: Real>(
 }
 
 /// The unit's output gradient on the padded grid as [block][position][NR], zero in the padding.
-fn pack_gradient<'a, T: Real>(plan: &Plan, unit: Unit, g: &[T], co: usize, buffer: &'a mut Vec<T>) -> &'a [T] {
+fn pack_gradient<'a, T: Real>(
+    plan: &Plan,
+    unit: Unit,
+    g: &[T],
+    co: usize,
+    buffer: &'a mut Vec<T>,
+) -> &'a [T] {
     let nr = gemm_tile::<T>().1;
     let [ho, wo] = plan.out;
     let (run, pitch) = (plan.run(unit.images, unit.rows), plan.pitch(unit.images));
@@ -131,7 +137,14 @@ fn pack_gradient<'a, T: Real>(plan: &Plan, unit: Unit, g: &[T], co: usize, buffe
 }
 
 /// Adds one unit's products to the partial gradient.
-fn accumulate<T: Real>(plan: &Plan, unit: Unit, a: &[T], b: &[T], (ins, outs): (usize, usize), sums: &mut [T]) {
+fn accumulate<T: Real>(
+    plan: &Plan,
+    unit: Unit,
+    a: &[T],
+    b: &[T],
+    (ins, outs): (usize, usize),
+    sums: &mut [T],
+) {
     let (mr, nr) = gemm_tile::<T>();
     let run = plan.run(unit.images, unit.rows);
     let offsets = plan.taps(unit.images);

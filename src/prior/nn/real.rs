@@ -4,9 +4,9 @@ use std::cell::RefCell;
 
 use candle_core::WithDType;
 
-use super::simd::{Plain, Simd};
 #[cfg(target_arch = "x86_64")]
 use super::simd::{Avx2F32, Avx2F64, Avx512F32, Avx512F64};
+use super::simd::{Plain, Simd};
 
 /// f32 or f64.
 pub(crate) trait Real: WithDType + Default {
@@ -83,7 +83,8 @@ impl Real for f32 {
         let e = Real::exp(-0.5 * self * self);
         let a = self.abs() * std::f32::consts::FRAC_1_SQRT_2;
         let t = 1.0 / (1.0 + 0.327_591_1 * a);
-        let p = ((((1.061_405_4 * t - 1.453_152) * t + 1.421_413_7) * t - 0.284_496_74) * t + 0.254_829_6) * t;
+        let p =
+            ((((1.061_405_4 * t - 1.453_152) * t + 1.421_413_7) * t - 0.284_496_74) * t + 0.254_829_6) * t;
         let tail = 0.5 * p * e;
         let phi = if self > 0.0 { 1.0 - tail } else { tail };
         (phi, e * INV_SQRT_TAU as f32)

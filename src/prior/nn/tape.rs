@@ -4,7 +4,9 @@
 //! when the op is built (`Tensor::track_op` is true for variables and for results that depend on one),
 //! so it is kept with the op, and frozen weights and constant inputs cost nothing.
 
-use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, DType, Device, Layout, Result, Shape, Tensor};
+use candle_core::{
+    CpuStorage, CustomOp1, CustomOp2, CustomOp3, DType, Device, Layout, Result, Shape, Tensor,
+};
 
 use super::real::Real;
 
@@ -101,11 +103,11 @@ impl<L: Layer> Node<L> {
             })
             .collect::<Result<Vec<_>>>()?;
         let n = args.len();
-        let views: Vec<Arg<T>> =
-            (0..n).map(|i| Arg { data: slices[i], dims: args[i].dims() }).collect();
+        let views: Vec<Arg<T>> = (0..n).map(|i| Arg { data: slices[i], dims: args[i].dims() }).collect();
         let grads = self.layer.backward(&views, slices[n], slices[n + 1], &self.needs)?;
-        grads
-            .into_iter()
+        // Layers may compute cheap gradients that nobody wants: they stop here.
+        let wanted = grads.into_iter().zip(&self.needs).map(|(g, &needed)| g.filter(|_| needed));
+        wanted
             .zip(args)
             .map(|(g, a)| g.map(|g| Tensor::from_vec(g, a.shape(), a.device())).transpose())
             .collect()
@@ -137,7 +139,13 @@ impl<L: Layer> CustomOp2 for Node<L> {
     ) -> Result<(CpuStorage, Shape)> {
         self.fwd(&[(s1, l1), (s2, l2)])
     }
-    fn bwd(&self, a: &Tensor, b: &Tensor, res: &Tensor, grad: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
+    fn bwd(
+        &self,
+        a: &Tensor,
+        b: &Tensor,
+        res: &Tensor,
+        grad: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
         let mut g = Node::bwd(self, &[a, b], res, grad)?.into_iter();
         Ok((g.next().flatten(), g.next().flatten()))
     }
