@@ -1,6 +1,6 @@
 //! The layers against stock candle, forward and forward with backward, in one run.
 
-use candle_core::{Device, Result, Tensor, Var};
+use candle_core::{D, Device, Result, Tensor, Var};
 use criterion::{Criterion, criterion_group, criterion_main};
 use gen3d::prior::nn::{self, Padding};
 use gen3d::rng::{Rng, Stream};
@@ -34,6 +34,43 @@ fn convolution(c: &mut Criterion) {
     }
 }
 
+/// Softmax by plain operations: candle's fused one has no backward.
+fn plain_softmax(x: &Tensor) -> Result<Tensor> {
+    let p = x.broadcast_sub(&x.detach().max_keepdim(D::Minus1)?)?.exp()?;
+    p.broadcast_div(&p.sum_keepdim(D::Minus1)?)
+}
+
+fn norms(c: &mut Criterion) {
+    let dims: [&[usize]; 3] = [&[32, 64, 16, 16], &[64], &[64]];
+    layer(c, "group_norm_silu/ours", &dims, &|a| nn::group_norm(&a[0], &a[1], &a[2], 16, 1e-5, true));
+    layer(c, "group_norm_silu/candle", &dims, &|a| {
+        let x = a[0].reshape((32, 16, ()))?;
+        let x = x.broadcast_sub(&x.mean_keepdim(2)?)?;
+        let x = x.broadcast_div(&(x.sqr()?.mean_keepdim(2)? + 1e-5)?.sqrt()?)?.reshape((32, 64, 16, 16))?;
+        let w = |t: &Tensor| t.reshape((1, 64, 1, 1));
+        x.broadcast_mul(&w(&a[1])?)?.broadcast_add(&w(&a[2])?)?.silu()
+    });
+}
+
+fn transformer(c: &mut Criterion) {
+    let qkv: &[usize] = &[32, 64, 128];
+    layer(c, "attention/ours", &[qkv; 3], &|a| nn::attention(&a[0], &a[1], &a[2], 4, 0.2, false));
+    layer(c, "attention/candle", &[qkv; 3], &|a| {
+        let heads = |t: &Tensor| t.reshape((32, 64, 4, 32))?.transpose(1, 2)?.contiguous();
+        let p = plain_softmax(&(heads(&a[0])?.matmul(&heads(&a[1])?.t()?)? * 0.2)?)?;
+        p.matmul(&heads(&a[2])?)?.transpose(1, 2)?.reshape((32, 64, 128))
+    });
+    let dims: [&[usize]; 3] = [&[2048, 128], &[512, 128], &[512]];
+    layer(c, "linear/ours", &dims, &|a| nn::linear(&a[0], &a[1], Some(&a[2])));
+    layer(c, "linear/candle", &dims, &|a| a[0].matmul(&a[1].t()?)?.broadcast_add(&a[2]));
+}
+
+fn upsampling(c: &mut Criterion) {
+    let dims: [&[usize]; 1] = [&[32, 128, 8, 8]];
+    layer(c, "upsample/ours", &dims, &|a| nn::upsample_nearest2x(&a[0]));
+    layer(c, "upsample/candle", &dims, &|a| a[0].upsample_nearest2d(16, 16));
+}
+
 fn settings() -> Criterion {
     Criterion::default()
         .sample_size(10)
@@ -41,5 +78,5 @@ fn settings() -> Criterion {
         .measurement_time(std::time::Duration::from_secs(1))
 }
 
-criterion_group! { name = benches; config = settings(); targets = convolution }
+criterion_group! { name = benches; config = settings(); targets = convolution, norms, transformer, upsampling }
 criterion_main!(benches);

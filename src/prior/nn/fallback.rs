@@ -35,11 +35,18 @@ pub(crate) fn conv2d(
 
 /// See [`super::linear`].
 pub(crate) fn linear(x: &Tensor, w: &Tensor, b: Option<&Tensor>) -> Result<Tensor> {
-    let y = x.broadcast_matmul(&w.t()?)?;
-    match b {
-        Some(b) => y.broadcast_add(b),
-        None => Ok(y),
+    let (co, ci) = w.dims2()?;
+    let mut dims = x.dims().to_vec();
+    let rows: usize = dims.iter().rev().skip(1).product();
+    if let Some(last) = dims.last_mut() {
+        *last = co;
     }
+    let y = x.reshape((rows, ci))?.matmul(&w.t()?)?;
+    let y = match b {
+        Some(b) => y.broadcast_add(b)?,
+        None => y,
+    };
+    y.reshape(dims)
 }
 
 /// See [`super::group_norm`].
@@ -51,43 +58,44 @@ pub(crate) fn group_norm(
     eps: f64,
     silu: bool,
 ) -> Result<Tensor> {
-    let mut per_channel = vec![1; x.rank()];
-    per_channel[1] = x.dim(1)?;
-    let t = standardize(&x.reshape((x.dim(0)?, groups, ()))?, eps)?.reshape(x.dims())?;
-    let t = t.broadcast_mul(&w.reshape(per_channel.as_slice())?)?;
-    let t = t.broadcast_add(&b.reshape(per_channel.as_slice())?)?;
-    if silu { t.silu() } else { Ok(t) }
+    let (batch, channels) = (x.dim(0)?, x.dim(1)?);
+    let y = normalise(&x.reshape((batch, groups, ()))?, eps)?.reshape(x.dims())?;
+    let per_channel = |t: &Tensor| {
+        let mut dims = vec![1; x.rank()];
+        dims[1] = channels;
+        t.reshape(dims)
+    };
+    let y = y.broadcast_mul(&per_channel(w)?)?.broadcast_add(&per_channel(b)?)?;
+    if silu { sigmoid_gate(&y, 1.0) } else { Ok(y) }
 }
 
 /// See [`super::layer_norm`].
 pub(crate) fn layer_norm(x: &Tensor, w: &Tensor, b: &Tensor, eps: f64) -> Result<Tensor> {
-    standardize(x, eps)?.broadcast_mul(w)?.broadcast_add(b)
+    normalise(x, eps)?.broadcast_mul(w)?.broadcast_add(b)
 }
 
-/// Zero mean and unit variance over the last dimension.
-fn standardize(x: &Tensor, eps: f64) -> Result<Tensor> {
+/// Mean 0 and variance 1 over the last dimension.
+fn normalise(x: &Tensor, eps: f64) -> Result<Tensor> {
     let x = x.broadcast_sub(&x.mean_keepdim(D::Minus1)?)?;
-    let variance = x.sqr()?.mean_keepdim(D::Minus1)?;
-    x.broadcast_div(&(variance + eps)?.sqrt()?)
+    let var = x.sqr()?.mean_keepdim(D::Minus1)?;
+    x.broadcast_div(&(var + eps)?.sqrt()?)
 }
 
-/// See [`super::quick_gelu`].
-pub(crate) fn quick_gelu(x: &Tensor) -> Result<Tensor> {
-    x / ((x * -1.702)?.exp()? + 1.0)?
+/// `x sigmoid(k x)`.
+pub(crate) fn sigmoid_gate(x: &Tensor, k: f64) -> Result<Tensor> {
+    x / ((x * -k)?.exp()? + 1.0)?
 }
 
-/// See [`super::add_per_channel`].
-pub(crate) fn add_per_channel(x: &Tensor, t: &Tensor) -> Result<Tensor> {
-    let mut dims = t.dims().to_vec();
-    dims.resize(x.rank(), 1);
-    x.broadcast_add(&t.reshape(dims)?)
+/// See [`super::gelu`]. candle's own erf form has a slope with a constant rounded to six digits.
+pub(crate) fn gelu(x: &Tensor) -> Result<Tensor> {
+    let phi = (((x * std::f64::consts::FRAC_1_SQRT_2)?.erf()? + 1.0)? * 0.5)?;
+    x * phi
 }
 
-/// See [`super::upsample_nearest2x`].
-pub(crate) fn upsample_nearest2x(x: &Tensor) -> Result<Tensor> {
-    let (b, c, h, w) = x.dims4()?;
-    let x = x.reshape((b, c, h, 1, w, 1))?.broadcast_as((b, c, h, 2, w, 2))?;
-    x.reshape((b, c, 2 * h, 2 * w))
+/// See [`super::geglu`].
+pub(crate) fn geglu(x: &Tensor) -> Result<Tensor> {
+    let c = x.dim(D::Minus1)? / 2;
+    x.narrow(D::Minus1, 0, c)? * gelu(&x.narrow(D::Minus1, c, c)?)?
 }
 
 /// See [`super::attention`].
@@ -99,18 +107,21 @@ pub(crate) fn attention(
     scale: f64,
     causal: bool,
 ) -> Result<Tensor> {
-    let ((b, n, c), m) = (q.dims3()?, k.dim(1)?);
-    let split =
-        |t: &Tensor, length: usize| t.reshape((b, length, heads, c / heads))?.transpose(1, 2)?.contiguous();
-    let scores = (split(q, n)?.matmul(&split(k, m)?.t()?)? * scale)?;
-    let scores = if causal {
-        let hidden = |i: usize, j: usize| if j > i { -1e4f32 } else { 0.0 };
-        let mask: Vec<f32> = (0..n).flat_map(|i| (0..m).map(move |j| hidden(i, j))).collect();
-        scores.broadcast_add(&Tensor::from_vec(mask, (n, m), q.device())?.to_dtype(q.dtype())?)?
-    } else {
-        scores
+    let (batch, n, width) = q.dims3()?;
+    let m = k.dim(1)?;
+    let split = |t: &Tensor, rows: usize| {
+        t.reshape((batch, rows, heads, width / heads))?.transpose(1, 2)?.contiguous()
     };
-    let e = scores.broadcast_sub(&scores.max_keepdim(D::Minus1)?.detach())?.exp()?;
-    let p = e.broadcast_div(&e.sum_keepdim(D::Minus1)?)?;
-    p.matmul(&split(v, m)?)?.transpose(1, 2)?.contiguous()?.reshape((b, n, c))
+    let (q, k, v) = (split(q, n)?, split(k, m)?, split(v, m)?);
+    let mut scores = (q.matmul(&k.t()?)? * scale)?;
+    if causal {
+        let hidden = |i: usize| if i % m > i / m { -1e4f32 } else { 0.0 };
+        let mask: Vec<f32> = (0..n * m).map(hidden).collect();
+        let mask = Tensor::from_vec(mask, (n, m), q.device())?.to_dtype(q.dtype())?;
+        scores = scores.broadcast_add(&mask)?;
+    }
+    // The shift by the maximum cancels, so no gradient needs to pass through it.
+    let p = scores.broadcast_sub(&scores.detach().max_keepdim(D::Minus1)?)?.exp()?;
+    let p = p.broadcast_div(&p.sum_keepdim(D::Minus1)?)?;
+    p.matmul(&v)?.transpose(1, 2)?.reshape((batch, n, width))
 }

@@ -105,8 +105,9 @@ impl<L: Layer> Node<L> {
         let n = args.len();
         let views: Vec<Arg<T>> = (0..n).map(|i| Arg { data: slices[i], dims: args[i].dims() }).collect();
         let grads = self.layer.backward(&views, slices[n], slices[n + 1], &self.needs)?;
-        grads
-            .into_iter()
+        // Layers may compute cheap gradients that nobody wants: they stop here.
+        let wanted = grads.into_iter().zip(&self.needs).map(|(g, &needed)| g.filter(|_| needed));
+        wanted
             .zip(args)
             .map(|(g, a)| g.map(|g| Tensor::from_vec(g, a.shape(), a.device())).transpose())
             .collect()

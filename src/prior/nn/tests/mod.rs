@@ -5,6 +5,7 @@ use candle_core::{DType, Device, Result, Tensor, Var};
 use crate::rng::{Rng, Stream};
 
 mod conv;
+mod layers;
 
 type Function<'a> = &'a dyn Fn(&[Tensor]) -> Result<Tensor>;
 
