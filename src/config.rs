@@ -18,9 +18,7 @@ use crate::field::{AdamConfig, FieldConfig};
 use crate::mesh::MeshOptions;
 use crate::render::volume::VolumeConfig;
 pub use suggest::nearest;
-pub use tables::{
-    CameraConfig, Method, OptimConfig, OutputConfig, RegularizeConfig, SdsConfig,
-};
+pub use tables::{CameraConfig, Method, OptimConfig, OutputConfig, RegularizeConfig, SdsConfig};
 
 /// Everything that decides what a run computes, and how often it reports.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -74,7 +74,10 @@ fn bad_prompts() {
 fn impossible_outputs() {
     refused(&["a jay", "--out", "a.stl"], &["unknown extension `.stl`", "hint: formats: .glb, .obj, .ply"]);
     refused(&["a jay", "--out", "jay"], &["no file extension"]);
-    refused(&["a jay", "--out", "no/such/a.glb"], &["does not exist", "hint: create it first: mkdir -p no/such"]);
+    refused(
+        &["a jay", "--out", "no/such/a.glb"],
+        &["does not exist", "hint: create it first: mkdir -p no/such"],
+    );
     // Not even root may create files there.
     let dir = tempfile::tempdir().unwrap();
     let output = gen3d(dir.path(), &["a jay", "--out", "/proc/a.glb"]);
@@ -95,7 +98,10 @@ fn unknown_names_come_with_suggestions() {
 fn the_configuration_is_strict() {
     let out = ["a jay", "--out", "a.glb"];
     let with = |more: &[&'static str]| [&out[..], more].concat();
-    refused(&with(&["--set", "optim.stepz=3"]), &["unknown key: `optim.stepz`", "did you mean `optim.steps`?"]);
+    refused(
+        &with(&["--set", "optim.stepz=3"]),
+        &["unknown key: `optim.stepz`", "did you mean `optim.steps`?"],
+    );
     refused(&with(&["--set", "steps"]), &["`steps` is not KEY=VALUE"]);
     refused(&with(&["--steps", "0"]), &["optim.steps: 0 is outside 1 … 100000", "comes from --steps"]);
     refused(&with(&["--steps", "-5"]), &["--steps", "-5"]);

@@ -149,19 +149,13 @@ fn go(job: &Job, listener: &mut dyn FnMut(&Event)) -> Result<Summary> {
 fn stopped_after(steps: u32, job: &Job) -> Vec<Event> {
     let cancel = AtomicBool::new(false);
     let mut events = Vec::new();
-    let result = run_with(
-        job,
-        &Device::cpu(),
-        &Sphere::new(&job.config),
-        Timings::default(),
-        &cancel,
-        &mut |e| {
+    let result =
+        run_with(job, &Device::cpu(), &Sphere::new(&job.config), Timings::default(), &cancel, &mut |e| {
             if matches!(e, Event::Step(s) if s.step == steps) {
                 cancel.store(true, Ordering::Relaxed);
             }
             events.push(e.clone());
-        },
-    );
+        });
     assert!(matches!(result, Err(Error::Interrupted)), "{result:?}");
     assert!(!job.folder.product().exists(), "no product of half a run");
     events
@@ -284,14 +278,10 @@ fn damaged_checkpoints_and_other_settings() {
     let mut replaced = false;
     let again = |e: &Event| matches!(e, Event::Warning { message, .. } if message.contains("3 of 30 steps"));
     let cancel = AtomicBool::new(true);
-    let result = run_with(
-        &job,
-        &Device::cpu(),
-        &Sphere::new(&job.config),
-        Timings::default(),
-        &cancel,
-        &mut |e| replaced |= again(e),
-    );
+    let result =
+        run_with(&job, &Device::cpu(), &Sphere::new(&job.config), Timings::default(), &cancel, &mut |e| {
+            replaced |= again(e)
+        });
     assert!(matches!(result, Err(Error::Interrupted)) && replaced);
 }
 

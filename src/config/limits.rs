@@ -43,8 +43,7 @@ fn camera(c: &Config) -> Result<()> {
     within("camera.distance_jitter", c.camera.distance_jitter, 0.0, 0.5)?;
     let [low, high] = c.camera.elevation;
     within("camera.elevation", low, -90.0, 90.0)?;
-    within("camera.elevation", high, low, 90.0)?;
-    within("camera.neutral_backgrounds", c.camera.neutral_backgrounds, 0.0, 1.0)
+    within("camera.elevation", high, low, 90.0)
 }
 
 fn sds(c: &Config) -> Result<()> {

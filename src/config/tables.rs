@@ -29,8 +29,6 @@ pub struct CameraConfig {
     pub distance_jitter: f32,
     /// Lowest and highest elevation in degrees (−90 … 90).
     pub elevation: [f32; 2],
-    /// Fraction of backgrounds that are light and neutral, the rest being any colour (0 … 1).
-    pub neutral_backgrounds: f32,
 }
 
 impl Default for CameraConfig {
@@ -42,7 +40,6 @@ impl Default for CameraConfig {
             distance: 2.4,
             distance_jitter: 0.1,
             elevation: [-10.0, 50.0],
-            neutral_backgrounds: 0.75,
         }
     }
 }

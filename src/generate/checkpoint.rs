@@ -71,7 +71,8 @@ impl Checkpoint {
             }
             match Self::read(&path) {
                 Ok(checkpoint) => {
-                    let warnings = errors.iter().map(|e| format!("{e}; using the checkpoint before")).collect();
+                    let warnings =
+                        errors.iter().map(|e| format!("{e}; using the checkpoint before")).collect();
                     return Ok(Some((checkpoint, warnings)));
                 }
                 Err(e) => errors.push(e),

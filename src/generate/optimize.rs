@@ -6,9 +6,9 @@ use std::time::Instant;
 use super::checkpoint::Checkpoint;
 use super::event::{Event, StepReport};
 use super::guide::{Guide, Views};
+use super::penalty::{self, Penalty};
 use super::reporter::Reporter;
 use super::timing::Timings;
-use super::penalty::{self, Penalty};
 use super::{Job, pace, picture, preview, rig};
 use crate::field::AdamConfig;
 use crate::gpu::backend::Device;
@@ -25,7 +25,12 @@ pub(super) struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    pub(super) fn new(job: &'a Job, device: &Device, guide: &'a dyn Guide, cancel: &'a AtomicBool) -> Result<Self> {
+    pub(super) fn new(
+        job: &'a Job,
+        device: &Device,
+        guide: &'a dyn Guide,
+        cancel: &'a AtomicBool,
+    ) -> Result<Self> {
         let c = &job.config;
         let renderer = VolumeRenderer::new(device, &c.field, &c.volume, c.seed)?;
         Ok(Self { job, guide, cancel, renderer })
@@ -71,7 +76,8 @@ impl<'a> Run<'a> {
         let c = &self.job.config;
         let cameras = rig::cameras(c, step);
         let backgrounds = rig::backgrounds(c, step);
-        let options = RenderOptions { step, mode: Mode::Train, normals: penalty::needs_normals(&c.regularize) };
+        let options =
+            RenderOptions { step, mode: Mode::Train, normals: penalty::needs_normals(&c.regularize) };
         let output = timings.time("optimize.render", || {
             self.renderer.render(&cameras, Background::Solid(&backgrounds), options)
         })?;

@@ -26,7 +26,8 @@ impl Penalty {
         let mut p = Self::default();
         p.value += add(&mut p.opacity, weights.opaque, || opaque(&output.opacity));
         p.value += add(&mut p.opacity, weights.sparsity, || sparsity(&output.opacity));
-        p.value += add(&mut p.z_variance, weights.z_variance, || z_variance(&output.z_variance, &output.opacity));
+        p.value +=
+            add(&mut p.z_variance, weights.z_variance, || z_variance(&output.z_variance, &output.opacity));
         if let Some(normal) = &output.normal {
             p.value += add(&mut p.normal, weights.smoothness, || {
                 normal_smoothness(normal, output.width, output.height)
@@ -88,7 +89,13 @@ mod tests {
 
     #[test]
     fn weights_of_zero_leave_no_gradient() {
-        let none = RegularizeConfig { opaque: 0.0, sparsity: 0.0, z_variance: 0.0, orientation: 0.0, smoothness: 0.0 };
+        let none = RegularizeConfig {
+            opaque: 0.0,
+            sparsity: 0.0,
+            z_variance: 0.0,
+            orientation: 0.0,
+            smoothness: 0.0,
+        };
         let p = Penalty::of(&output(), &none);
         let rgb = [1.0];
         let g = p.gradient(&rgb);
@@ -98,13 +105,22 @@ mod tests {
 
     #[test]
     fn terms_add_up() {
-        let w = RegularizeConfig { opaque: 2.0, sparsity: 3.0, z_variance: 5.0, orientation: 7.0, smoothness: 11.0 };
+        let w = RegularizeConfig {
+            opaque: 2.0,
+            sparsity: 3.0,
+            z_variance: 5.0,
+            orientation: 7.0,
+            smoothness: 11.0,
+        };
         let o = output();
         let p = Penalty::of(&o, &w);
         // Only the second pixel is solid; its neighbour's normal differs by (0, .6, −.2).
         let smooth = normal_smoothness(o.normal.as_ref().unwrap(), 2, 1).value;
-        let expected = 2.0 * opaque(&o.opacity).value + 3.0 * sparsity(&o.opacity).value
-            + 5.0 * 0.25 + 7.0 * 0.4 + 11.0 * smooth;
+        let expected = 2.0 * opaque(&o.opacity).value
+            + 3.0 * sparsity(&o.opacity).value
+            + 5.0 * 0.25
+            + 7.0 * 0.4
+            + 11.0 * smooth;
         assert!((p.value - expected).abs() < 1e-6, "{} {expected}", p.value);
         let rgb = [];
         let g = p.gradient(&rgb);

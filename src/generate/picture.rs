@@ -80,7 +80,11 @@ mod tests {
             };
             let numeric = (at(h) - at(-h)) / (2.0 * f64::from(h));
             let scale = f64::from(analytic[i].abs()).max(0.1);
-            assert!((numeric - f64::from(analytic[i])).abs() < 1e-2 * scale, "{i}: {numeric} {}", analytic[i]);
+            assert!(
+                (numeric - f64::from(analytic[i])).abs() < 1e-2 * scale,
+                "{i}: {numeric} {}",
+                analytic[i]
+            );
         }
     }
 }

@@ -42,8 +42,7 @@ pub(super) fn begin(
 /// A run continues only what it would itself have begun.
 fn verify(job: &Job, guide: &dyn Guide, checkpoint: &Checkpoint) -> Result<()> {
     let refuse = |reason: String| {
-        Err(Error::invalid("--resume", reason)
-            .hint("leave out what differs, or start anew without --resume"))
+        Err(Error::invalid("--resume", reason).hint("leave out what differs, or start anew without --resume"))
     };
     if checkpoint.prompt != job.prompt {
         return refuse(format!("the interrupted run's prompt was \"{}\"", checkpoint.prompt));
