@@ -1,11 +1,21 @@
 //! 3D assets in memory, and their files: GLB/glTF, OBJ and PLY, in and out.
 
+mod gltf_accessor;
+mod gltf_in;
+mod gltf_material;
+mod load;
+pub mod normals;
+mod obj_in;
+mod placement;
 pub mod recipe;
 
 use std::sync::Arc;
 
 use glam::{Vec2, Vec3};
 use image::RgbaImage;
+
+pub use load::{from_gltf_bytes, load};
+pub use placement::normalize;
 
 /// How a surface looks (the metallic-roughness model of glTF 2.0).
 #[derive(Debug, Clone)]

@@ -19,7 +19,6 @@ const MAX_PIECES: usize = 20_000;
 
 /// One placed primitive; kept apart so that tests can check each on its own.
 pub(super) struct Piece {
-    #[cfg(test)]
     pub(super) name: String,
     pub(super) mesh: Shaded,
     pub(super) colors: Vec<Vec3>,
@@ -81,7 +80,8 @@ pub(super) fn assemble(pieces: Vec<Piece>) -> Asset {
             looks.push(piece.look);
             asset.meshes.push(Mesh { material: looks.len() - 1, ..Mesh::default() });
             asset.materials.push(Material {
-                name: format!("look{}", looks.len() - 1),
+                // Called after the first part that looks so.
+                name: piece.name.replace("part ", "").replace('`', ""),
                 roughness: piece.look[0],
                 metallic: piece.look[1],
                 emissive: [0.0; 3],
@@ -180,7 +180,7 @@ impl Builder {
                 let copy = if part.repeat.is_some() { k } else { copy };
                 let world = parent * *side * Mat4::from_translation(at) * *m * own;
                 match (&surface, &part.group) {
-                    (Some(surface), _) => self.place(part, surface, world, copy, path).map_err(here)?,
+                    (Some(surface), _) => self.place(part, surface, (world, copy), path).map_err(here)?,
                     (None, Some(group)) => self.parts(group, world, copy, path, depth + 1)?,
                     (None, None) => {}
                 }
@@ -193,8 +193,7 @@ impl Builder {
         &mut self,
         part: &Part,
         surface: &Surface,
-        m: Mat4,
-        copy: usize,
+        (m, copy): (Mat4, usize),
         path: &str,
     ) -> Result<(), String> {
         self.triangles += surface.triangles.len();
@@ -237,13 +236,7 @@ impl Builder {
         if look.iter().any(|v| !(0.0..=10.0).contains(v)) || look[0] > 1.0 || look[1] > 1.0 {
             return Err("`rough` and `metal` must lie in 0..1, `glow` in 0..10".into());
         }
-        self.pieces.push(Piece {
-            #[cfg(test)]
-            name: path.to_owned(),
-            mesh,
-            colors,
-            look,
-        });
+        self.pieces.push(Piece { name: path.to_owned(), mesh, colors, look });
         Ok(())
     }
 
