@@ -1,1 +1,8 @@
-fn main() {}
+//! Build script: embeds the prior.
+
+#[path = "build/mini.rs"]
+mod mini;
+
+fn main() -> std::io::Result<()> {
+    mini::embed()
+}

@@ -1,1 +1,2 @@
-//! The command line: one file a command; parsing, progress, hints and exit codes.
+//! The command line: one file a command.
+pub mod train;
