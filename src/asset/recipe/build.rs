@@ -171,7 +171,12 @@ impl Builder {
             Some(axis) => vec![Mat4::IDENTITY, reflection(axis)],
         };
         let surface = match (&part.shape, &part.group) {
-            (Some(shape), None) => Some(self.surface(part, *shape).map_err(here)?),
+            (Some(shape), None) => {
+                let surface = self.surface(part, *shape).map_err(here)?;
+                let extent = surface.frame().1.max_element() * 2.0;
+                let shaded = shade(&surface.positions, &surface.triangles, extent);
+                Some((surface, shaded))
+            }
             (None, Some(_)) => None,
             _ => return Err(here("needs either `shape` or `group`".into())),
         };
@@ -192,7 +197,7 @@ impl Builder {
     fn place(
         &mut self,
         part: &Part,
-        surface: &Surface,
+        (surface, shaded): &(Surface, Shaded),
         (m, copy): (Mat4, usize),
         path: &str,
     ) -> Result<(), String> {
@@ -207,7 +212,7 @@ impl Builder {
             .paint
             .iter()
             .enumerate()
-            .map(|(k, p)| Region::new(p, &self.params, &self.palette, copy, seed + k as u32))
+            .map(|(k, p)| Region::new(p, &self.params, &self.palette, copy, seed.wrapping_add(k as u32)))
             .collect::<Result<Vec<_>, _>>()?;
         let base = match &part.color {
             Some(names) => srgb(&names.0[copy % names.0.len()], &self.palette)?,
@@ -222,15 +227,18 @@ impl Builder {
                 linear(regions.iter().fold(base, |c, r| r.apply(c, unit, *uv)) * wear)
             })
             .collect();
-        let positions: Vec<Vec3> = surface.positions.iter().map(|p| m.transform_point3(*p)).collect();
-        if positions.iter().any(|p| !p.is_finite() || p.abs().max_element() > 1e4) {
-            return Err("a vertex lies out of range".into());
+        let mut mesh = shaded.clone();
+        // Normals follow the inverse transpose; a reflection turns triangles inside out.
+        let normals: Mat3 = Mat3::from_mat4(m).inverse().transpose();
+        mesh.positions.iter_mut().for_each(|p| *p = m.transform_point3(*p));
+        mesh.normals.iter_mut().for_each(|n| *n = normals.mul_vec3(*n).normalize_or_zero());
+        let far = |p: &Vec3| !p.is_finite() || p.abs().max_element() > 1e4;
+        if mesh.positions.iter().any(far) || mesh.normals.iter().any(|n| *n == Vec3::ZERO || !n.is_finite()) {
+            return Err("a vertex lies out of range, or `scale` is zero".into());
         }
-        let mut triangles = surface.triangles.clone();
         if Mat3::from_mat4(m).determinant() < 0.0 {
-            triangles.iter_mut().for_each(|t| t.swap(1, 2));
+            mesh.triangles.iter_mut().for_each(|t| t.swap(1, 2));
         }
-        let mesh = shade(&positions, &triangles, half.max_element() * 2.0);
         let colors = mesh.source.iter().map(|i| colors[*i as usize]).collect();
         let look = [self.num(&part.rough, 0.75)?, self.num(&part.metal, 0.0)?, self.num(&part.glow, 0.0)?];
         if look.iter().any(|v| !(0.0..=10.0).contains(v)) || look[0] > 1.0 || look[1] > 1.0 {
