@@ -72,7 +72,8 @@ pub(super) fn parse(bytes: &[u8], extension: &str, folder: Option<&Path>) -> Rea
     if bytes.is_empty() {
         return Err("the file is empty".into());
     }
-    let mut asset = if extension == "obj" { obj_in::read(bytes, folder)? } else { gltf_in::read(bytes, folder)? };
+    let mut asset =
+        if extension == "obj" { obj_in::read(bytes, folder)? } else { gltf_in::read(bytes, folder)? };
     asset.meshes.retain(|m| !m.triangles.is_empty());
     for (number, mesh) in asset.meshes.iter_mut().enumerate() {
         check(mesh).map_err(|reason| Reason { text: format!("mesh {number}: {}", reason.text), ..reason })?;

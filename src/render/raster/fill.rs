@@ -53,7 +53,10 @@ fn fill_triangle(scene: &Scene<'_>, triangle: &ScreenTriangle, number: u32, samp
         let low = a[axis].min(b[axis]).min(c[axis]);
         let high = a[axis].max(b[axis]).max(c[axis]);
         let half = SUBPIXELS / 2;
-        ((low + half - 1).div_euclid(SUBPIXELS).max(0), (high - half).div_euclid(SUBPIXELS).min(i64::from(size) - 1))
+        (
+            (low + half - 1).div_euclid(SUBPIXELS).max(0),
+            (high - half).div_euclid(SUBPIXELS).min(i64::from(size) - 1),
+        )
     };
     let ((x0, x1), (y0, y1)) = (range(0, scene.width), range(1, scene.height));
     if x0 > x1 || y0 > y1 {

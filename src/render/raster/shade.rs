@@ -32,7 +32,12 @@ impl Point {
 }
 
 /// Linear base colour and opacity.
-fn base_color(surface: &Surface<'_>, part: &Part<'_>, triangle: &ScreenTriangle, point: &Point) -> (Vec3, f32) {
+fn base_color(
+    surface: &Surface<'_>,
+    part: &Part<'_>,
+    triangle: &ScreenTriangle,
+    point: &Point,
+) -> (Vec3, f32) {
     let (mut color, mut alpha) = (surface.base, surface.alpha);
     let corners = triangle.indices.map(|i| &part.vertices[i as usize]);
     if let Some(texture) = surface.texture {
