@@ -1,14 +1,29 @@
-//! Speed of the volume renderer: four 64x64 views of the initial blob, forward and backward.
+//! Speed of the volume renderer: four 64x64 views of the initial blob, forward and backward, on the
+//! processor and on the best Vulkan adapter (a software rasteriser where there is nothing else).
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use gen3d::field::{AdamConfig, FieldConfig};
-use gen3d::gpu::backend::Device;
+use gen3d::gpu::adapter::Request;
+use gen3d::gpu::backend::{Buffer, Device};
 use gen3d::render::camera::Camera;
 use gen3d::render::volume::{Background, Mode, RenderGrad, RenderOptions, VolumeConfig, VolumeRenderer};
 use glam::Vec3;
 
 fn devices() -> Vec<(&'static str, Device)> {
-    vec![("cpu", Device::cpu())]
+    let mut devices = vec![("cpu", Device::cpu())];
+    match gen3d::gpu::open(&Request::Vulkan) {
+        Ok((device, _)) => {
+            eprintln!("vulkan: {}", device.name());
+            devices.push(("vulkan", device));
+        }
+        Err(error) => eprintln!("no vulkan: {error}"),
+    }
+    devices
+}
+
+/// Waits until `device` has done all that was asked of it: reading back is the only command that does.
+fn wait(device: &Device, probe: &Buffer) {
+    device.read(probe, 0, &mut [0]).expect("the device works");
 }
 
 fn render(c: &mut Criterion) {
@@ -18,6 +33,7 @@ fn render(c: &mut Criterion) {
     let colors = [Vec3::ONE; 4];
     let background = Background::Solid(&colors);
     for (name, device) in devices() {
+        let probe = device.create("probe", 1).expect("one word");
         let mut renderer = VolumeRenderer::new(&device, &FieldConfig::default(), &VolumeConfig::default(), 1)
             .expect("the default configs are valid");
         let mut group = c.benchmark_group(format!("volume/{name}"));
@@ -42,11 +58,17 @@ fn render(c: &mut Criterion) {
                 b.iter(|| {
                     renderer.render(&cameras, background, options).expect("render");
                     renderer.backward(&grad).expect("backward");
+                    wait(&device, &probe);
                 });
             });
         }
         let still = AdamConfig { lr_grid: 0.0, lr_mlp: 0.0, ..Default::default() };
-        group.bench_function("adam", |b| b.iter(|| renderer.step(&still).expect("step")));
+        group.bench_function("adam", |b| {
+            b.iter(|| {
+                renderer.step(&still).expect("step");
+                wait(&device, &probe);
+            });
+        });
         group.bench_function("occupancy", |b| b.iter(|| renderer.update_occupancy(0).expect("update")));
     }
 }

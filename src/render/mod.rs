@@ -1,4 +1,7 @@
 //! Differentiable renderers over fields and plain pictures of meshes.
 
 pub mod camera;
+pub mod color;
+pub mod light;
+pub mod raster;
 pub mod volume;

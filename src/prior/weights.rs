@@ -1,0 +1,196 @@
+//! Named tensors of a model: loaded from safetensors, or freshly initialised for training.
+//!
+//! A network asks its [`Weights`] for every tensor by diffusers' name and by shape. Whatever is
+//! missing, misshapen or left over is collected, so that a wrong file is reported whole and once.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+use std::sync::Mutex;
+
+use candle_core::{DType, Device, Tensor, Var};
+
+use crate::error::{Error, Result};
+use crate::rng::{Rng, Stream};
+
+/// How a fresh tensor starts.
+#[derive(Debug, Clone, Copy)]
+pub enum Init {
+    /// Uniform in ±1/√fan_in (PyTorch's default for convolutions and linear layers).
+    Uniform(usize),
+    /// Normal with this standard deviation.
+    Normal(f32),
+    /// All zero.
+    Zeros,
+    /// All one.
+    Ones,
+}
+
+/// The tensors of one model, shared by all its [`Weights`] views.
+pub struct Store {
+    loaded: Option<HashMap<String, Tensor>>,
+    seed: u64,
+    trainable: bool,
+    dtype: DType,
+    device: Device,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    vars: BTreeMap<String, Var>,
+    used: Vec<String>,
+    faults: Vec<String>,
+}
+
+impl Store {
+    /// Fresh trainable f32 tensors, initialised from `seed` and each tensor's name.
+    pub fn fresh(seed: u64, device: &Device) -> Self {
+        Self::new(None, seed, true, DType::F32, device)
+    }
+
+    /// Tensors given by name, converted to `dtype`; variables if `trainable`, else frozen.
+    pub fn loaded(tensors: HashMap<String, Tensor>, dtype: DType, trainable: bool, device: &Device) -> Self {
+        Self::new(Some(tensors), 0, trainable, dtype, device)
+    }
+
+    fn new(
+        loaded: Option<HashMap<String, Tensor>>,
+        seed: u64,
+        trainable: bool,
+        dtype: DType,
+        device: &Device,
+    ) -> Self {
+        Self { loaded, seed, trainable, dtype, device: device.clone(), state: Mutex::default() }
+    }
+
+    /// The view of all tensors, from which a network takes its own.
+    pub fn root(&self) -> Weights<'_> {
+        Weights { store: self, prefix: String::new() }
+    }
+
+    /// The variables handed out so far (empty for frozen stores), by name.
+    pub fn vars(&self) -> BTreeMap<String, Var> {
+        self.state.lock().expect("no panic while held").vars.clone()
+    }
+
+    /// Checks that nothing was missing, misshapen or unused in `file`.
+    ///
+    /// # Errors
+    /// [`Error::File`] that lists all faults. Keys for which `ignore` holds may be left over.
+    pub fn finish(&self, file: &Path, ignore: impl Fn(&str) -> bool) -> Result<()> {
+        let state = self.state.lock().expect("no panic while held");
+        let mut faults = state.faults.clone();
+        if let Some(loaded) = &self.loaded {
+            let used: std::collections::HashSet<_> = state.used.iter().collect();
+            let mut rest: Vec<_> = loaded.keys().filter(|k| !used.contains(k) && !ignore(k)).collect();
+            rest.sort();
+            faults.extend(rest.iter().map(|k| format!("unexpected tensor {k}")));
+        }
+        if faults.is_empty() {
+            return Ok(());
+        }
+        let shown = faults.iter().take(20).cloned().collect::<Vec<_>>().join("\n  ");
+        let more =
+            if faults.len() > 20 { format!("\n  … and {} more", faults.len() - 20) } else { String::new() };
+        Err(Error::file(file, format!("does not fit its config:\n  {shown}{more}"))
+            .hint("the weights belong to another model, or the download is incomplete"))
+    }
+
+    fn fetch(&self, name: String, shape: &[usize], init: Init) -> Result<Tensor> {
+        let tensor = match &self.loaded {
+            None => self.initial(&name, shape, init)?,
+            Some(map) => match map.get(&name) {
+                Some(t) if t.dims() == shape => t.to_device(&self.device)?.to_dtype(self.dtype)?,
+                Some(t) => {
+                    self.fault(format!("{name} has shape {:?}, expected {shape:?}", t.dims()));
+                    self.initial(&name, shape, Init::Zeros)?
+                }
+                None => {
+                    self.fault(format!("missing tensor {name} {shape:?}"));
+                    self.initial(&name, shape, Init::Zeros)?
+                }
+            },
+        };
+        let mut state = self.state.lock().expect("no panic while held");
+        state.used.push(name.clone());
+        if !self.trainable {
+            return Ok(tensor);
+        }
+        let var = Var::from_tensor(&tensor)?;
+        let tensor = var.as_tensor().clone();
+        state.vars.insert(name, var);
+        Ok(tensor)
+    }
+
+    fn fault(&self, text: String) {
+        self.state.lock().expect("no panic while held").faults.push(text);
+    }
+
+    fn initial(&self, name: &str, shape: &[usize], init: Init) -> Result<Tensor> {
+        let n: usize = shape.iter().product();
+        // FNV-1a of the name: each tensor has its own sequence, whatever the order of asking.
+        let hash = name.bytes().fold(0x811c_9dc5_u32, |h, b| (h ^ u32::from(b)).wrapping_mul(0x0100_0193));
+        let rng = Rng::new(self.seed, Stream::Init, hash);
+        let values: Vec<f32> = match init {
+            Init::Zeros => vec![0.0; n],
+            Init::Ones => vec![1.0; n],
+            Init::Normal(std) => rng.normals(0, n).iter().map(|v| v * std).collect(),
+            Init::Uniform(fan_in) => {
+                let bound = 1.0 / (fan_in.max(1) as f32).sqrt();
+                (0..n as u64).map(|i| rng.range(i, -bound, bound)).collect()
+            }
+        };
+        Ok(Tensor::from_vec(values, shape, &self.device)?.to_dtype(self.dtype)?)
+    }
+}
+
+/// A view of a [`Store`] below a name prefix.
+#[derive(Clone)]
+pub struct Weights<'a> {
+    store: &'a Store,
+    prefix: String,
+}
+
+impl Weights<'_> {
+    /// The view below `name` (a number is a name too).
+    #[must_use]
+    pub fn pp(&self, name: impl std::fmt::Display) -> Self {
+        let prefix =
+            if self.prefix.is_empty() { name.to_string() } else { format!("{}.{name}", self.prefix) };
+        Self { store: self.store, prefix }
+    }
+
+    /// The tensor `name` of `shape`; faults are collected for [`Store::finish`].
+    ///
+    /// # Errors
+    /// Only if the tensor cannot be converted or allocated.
+    pub fn get(&self, name: &str, shape: &[usize], init: Init) -> Result<Tensor> {
+        self.store.fetch(format!("{}.{name}", self.prefix), shape, init)
+    }
+}
+
+/// Reads all tensors of a `.safetensors` file.
+///
+/// # Errors
+/// [`Error::Io`] or [`Error::File`] with a hint if the file is truncated, corrupt, a pickle or text.
+pub fn read_safetensors(path: &Path) -> Result<HashMap<String, Tensor>> {
+    let bytes = std::fs::read(path).map_err(|e| Error::io(path, e))?;
+    parse_safetensors(&bytes, path)
+}
+
+/// [`read_safetensors`] from bytes; `path` is only named in errors.
+///
+/// # Errors
+/// As [`read_safetensors`].
+pub fn parse_safetensors(bytes: &[u8], path: &Path) -> Result<HashMap<String, Tensor>> {
+    if bytes.starts_with(b"PK\x03\x04") || bytes.starts_with(b"\x80\x02") {
+        return Err(Error::file(path, "is a pickle checkpoint, which can run code when loaded").hint(
+            "convert it where you trust it: python -c \"import torch,safetensors.torch as s; \
+             s.save_file(torch.load('model.ckpt', weights_only=True), 'model.safetensors')\"",
+        ));
+    }
+    candle_core::safetensors::load_buffer(bytes, &Device::Cpu).map_err(|e| {
+        Error::file(path, format!("not a readable safetensors file ({} bytes): {e}", bytes.len()))
+            .hint("the file is truncated or corrupt: fetch or train it again")
+    })
+}
