@@ -1,17 +1,7 @@
-//! The `gen3d` command.
+//! The `gen3d` command: 0 done, 1 failed, 2 usage, 130 interrupted after saving a checkpoint.
 
-use clap::Parser;
+use std::process::ExitCode;
 
-#[derive(Parser)]
-enum Cli {
-    #[command(subcommand)]
-    Train(gen3d::cli::train::TrainCommand),
-}
-
-fn main() {
-    let Cli::Train(c) = Cli::parse();
-    if let Err(e) = gen3d::cli::train::run(c) {
-        eprintln!("error: {e}");
-        std::process::exit(1);
-    }
+fn main() -> ExitCode {
+    gen3d::cli::main()
 }

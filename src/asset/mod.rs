@@ -1,13 +1,19 @@
 //! 3D assets in memory, and their files: GLB/glTF, OBJ and PLY, in and out.
 
+mod check_out;
+pub mod glb;
+mod glb_material;
 mod gltf_accessor;
 mod gltf_in;
 mod gltf_material;
 mod load;
 pub mod normals;
 mod obj_in;
+pub mod obj_out;
 mod placement;
+pub mod ply;
 pub mod recipe;
+mod save;
 
 use std::sync::Arc;
 
@@ -16,6 +22,7 @@ use image::RgbaImage;
 
 pub use load::{from_gltf_bytes, load};
 pub use placement::normalize;
+pub use save::save;
 
 /// How a surface looks (the metallic-roughness model of glTF 2.0).
 #[derive(Debug, Clone)]

@@ -1,2 +1,66 @@
-//! The command line: one file a command.
-pub mod train;
+//! The command line: one file a command; parsing, progress, hints and exit codes.
+//!
+//! Data goes to stdout, everything else to stderr. Exit codes: 0 done, 1 failed, 2 usage,
+//! 130 interrupted after saving a checkpoint.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+mod doctor;
+mod generate;
+mod progress;
+mod report;
+
+/// Words into things: a prompt into a game-ready 3D asset.
+#[derive(Debug, Parser)]
+#[command(
+    name = "gen3d",
+    version,
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true,
+    arg_required_else_help = true,
+    after_help = "Exit codes: 0 done, 1 failed, 2 usage, 130 interrupted after saving a checkpoint."
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    generate: Option<generate::Args>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Make an asset from a prompt (what a bare prompt does, too).
+    Generate(generate::Args),
+    /// Tell what this machine offers: adapters, processor, memory, FFmpeg, priors.
+    Doctor(doctor::Args),
+}
+
+/// Parses the process's arguments, runs the command, reports errors.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version go to stdout and are no error; a closed pipe is nobody's fault.
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { report::USAGE } else { 0 });
+        }
+    };
+    match run(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            report::error(&error);
+            ExitCode::from(report::exit_code(&error))
+        }
+    }
+}
+
+fn run(cli: Cli) -> anyhow::Result<()> {
+    match (cli.command, cli.generate) {
+        (Some(Command::Doctor(args)), _) => doctor::run(&args),
+        (Some(Command::Generate(args)), _) | (None, Some(args)) => generate::run(&args),
+        // `arg_required_else_help` leaves nothing else.
+        (None, None) => Ok(()),
+    }
+}

@@ -1,1 +1,120 @@
 //! The optimisation loop: stages, checkpoints, events, previews.
+//!
+//! [`run`] turns a [`Job`] into files and a stream of [`event::Event`]s. It prints nothing; whoever
+//! calls it decides what to show.
+
+use std::sync::atomic::AtomicBool;
+use std::time::Instant;
+
+use crate::config::Config;
+use crate::gpu::backend::Device;
+use crate::Result;
+
+pub mod checkpoint;
+pub mod event;
+pub mod folder;
+pub mod guide;
+mod latent;
+mod memory;
+mod optimize;
+mod pace;
+mod penalty;
+mod picture;
+mod preview;
+mod product;
+pub mod prompt;
+mod reporter;
+mod resume;
+mod rig;
+pub mod timing;
+
+use event::{Event, Listener, Stage, Summary};
+use folder::RunFolder;
+use guide::Guide;
+use reporter::Reporter;
+use timing::Timings;
+
+/// What to make, and where.
+#[derive(Debug, Clone)]
+pub struct Job {
+    /// The prompt, checked by [`prompt::check`].
+    pub prompt: String,
+    /// The product and the folder beside it, checked by [`RunFolder::check`].
+    pub folder: RunFolder,
+    /// The resolved configuration.
+    pub config: Config,
+    /// Continue from the newest checkpoint.
+    pub resume: bool,
+}
+
+/// Runs a job with the prior and on the device that its configuration names.
+///
+/// # Errors
+/// Unknown prior or device, not enough memory, a damaged file, a full disk, an optimisation that
+/// diverged; [`crate::Error::Interrupted`] when `cancel` became true and a checkpoint was saved.
+pub fn run(job: &Job, cancel: &AtomicBool, listener: &mut Listener<'_>) -> Result<Summary> {
+    memory::check(&job.config)?;
+    let (device, choice) = crate::gpu::open(&job.config.device.parse()?)?;
+    listener(&Event::Device { name: device.name(), reason: choice.reason });
+    let mut timings = Timings::default();
+    listener(&Event::StageStarted { stage: Stage::Prior });
+    let guide = timings.time("prior.load", || latent::LatentGuide::load(&job.config, &job.prompt))?;
+    for warning in warnings(job, &guide) {
+        listener(&warning);
+    }
+    run_with(job, &device, &guide, timings, cancel, listener)
+}
+
+/// Runs a job under any guide; `timings` holds what was spent before.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_with(
+    job: &Job,
+    device: &Device,
+    guide: &dyn Guide,
+    mut timings: Timings,
+    cancel: &AtomicBool,
+    listener: &mut Listener<'_>,
+) -> Result<Summary> {
+    let start = Instant::now();
+    let before: f64 = timings.total();
+    job.folder.create()?;
+    let mut reporter = Reporter::new(&job.folder, listener);
+    let mut run = optimize::Run::new(job, device, guide, cancel)?;
+    let first = resume::begin(job, guide, &mut run.renderer, &mut reporter)?;
+    folder::write_atomic(&job.folder.file("config.toml"), job.config.to_toml()?.as_bytes())?;
+    reporter.emit(&Event::StageStarted { stage: Stage::Optimize });
+    run.optimize(first, &mut timings, &mut reporter)?;
+    let finished = product::make(job, guide, &run.renderer, cancel, &mut timings, &mut reporter)?;
+    let summary = Summary {
+        output: job.folder.product().to_owned(),
+        run_folder: job.folder.path().to_owned(),
+        mesh: finished.mesh,
+        bytes: finished.bytes,
+        seconds: before + start.elapsed().as_secs_f64(),
+        timings: timings.into_vec(),
+    };
+    reporter.emit(&Event::Finished(summary.clone()));
+    Ok(summary)
+}
+
+/// What the prior will not understand.
+fn warnings(job: &Job, guide: &latent::LatentGuide) -> Vec<Event> {
+    let mut out = Vec::new();
+    let words = guide.unknown_words(&job.prompt);
+    if !words.is_empty() {
+        let list = words.iter().map(|w| format!("`{w}`")).collect::<Vec<_>>().join(", ");
+        let verb = if words.len() == 1 { "is a word" } else { "are words" };
+        out.push(Event::Warning {
+            message: format!("{list} {verb} the prior has not learned; the result may ignore it"),
+            hint: Some("simpler or more common words, or another --prior".into()),
+        });
+    }
+    let (size, trained) = (job.config.camera.size, guide.picture_size());
+    if size != trained {
+        let message = format!("the prior was trained on pictures of {trained} pixels, camera.size is {size}");
+        out.push(Event::warning(message));
+    }
+    out
+}

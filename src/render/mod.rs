@@ -4,3 +4,4 @@ pub mod camera;
 pub mod color;
 pub mod light;
 pub mod raster;
+pub mod volume;

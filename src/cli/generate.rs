@@ -1,0 +1,138 @@
+//! `gen3d "a prompt" --out file.glb`: arguments into a job, the job's events into a display.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::progress::{Display, Mode};
+use crate::config::layers::{self, Layer};
+use crate::config::{Config, presets};
+use crate::generate::folder::RunFolder;
+use crate::generate::{Job, prompt};
+use crate::{Error, Result};
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// What to make: a noun with its colours and materials, or "one thing on another".
+    prompt: OsString,
+    /// The asset to write: .glb, .obj or .ply. An existing file is replaced when the new one is
+    /// complete; a folder with the same name and `.gen3d` keeps config, log, previews, checkpoints.
+    #[arg(short, long, value_name = "FILE")]
+    out: PathBuf,
+    /// Continue the interrupted run of this output, with its configuration.
+    #[arg(long)]
+    resume: bool,
+
+    /// A preset (default, draft, fine) or a .toml file.
+    #[arg(long, value_name = "NAME|FILE", help_heading = "What is computed")]
+    scene: Option<String>,
+    /// Optimisation steps [default: 1200].
+    #[arg(long, value_name = "N", allow_negative_numbers = true, help_heading = "What is computed")]
+    steps: Option<i64>,
+    /// Seed of every random number; the same seed gives the same bytes on the same device [default: 0].
+    #[arg(long, value_name = "N", allow_negative_numbers = true, help_heading = "What is computed")]
+    seed: Option<i64>,
+    /// `mini` (embedded) or a folder in the diffusers layout [default: mini].
+    #[arg(long, value_name = "NAME|DIR", help_heading = "What is computed")]
+    prior: Option<String>,
+    /// How the prior guides: sds [default: sds].
+    #[arg(long, value_name = "NAME", help_heading = "What is computed")]
+    method: Option<String>,
+    /// Strength of classifier-free guidance [default: 10].
+    #[arg(long, value_name = "S", allow_negative_numbers = true, help_heading = "What is computed")]
+    guidance_scale: Option<f64>,
+    /// Any key of the configuration (scenes/default.toml lists them), for example
+    /// `--set camera.views=8`; may be repeated.
+    #[arg(long, value_name = "KEY=VALUE", help_heading = "What is computed")]
+    set: Vec<String>,
+
+    /// auto, cpu, vulkan, or a part of an adapter's name [default: auto].
+    #[arg(long, value_name = "NAME", help_heading = "Where and how")]
+    device: Option<String>,
+    /// Threads of the CPU [default: all]; the result does not depend on it.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024), help_heading = "Where and how")]
+    threads: Option<u16>,
+    /// Refresh `preview.png` during the run (the default).
+    #[arg(long, overrides_with = "no_preview", help_heading = "Where and how")]
+    preview: bool,
+    /// No previews.
+    #[arg(long, overrides_with = "preview", help_heading = "Where and how")]
+    no_preview: bool,
+    /// Only errors on stderr.
+    #[arg(short, long, conflicts_with = "verbose", help_heading = "Where and how")]
+    quiet: bool,
+    /// A table of where the time went.
+    #[arg(short, long, help_heading = "Where and how")]
+    verbose: bool,
+    /// Events on stdout, one JSON object a line, instead of the product's path.
+    #[arg(long, help_heading = "Where and how")]
+    json: bool,
+}
+
+pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
+    let prompt = prompt::check(&args.prompt)?;
+    let folder = RunFolder::check(&args.out)?;
+    let config = resolve(args, &folder)?;
+    if let Some(threads) = args.threads {
+        rayon::ThreadPoolBuilder::new().num_threads(threads.into()).build_global()?;
+    }
+    let cancel = cancel_on_ctrl_c()?;
+    let mode = match (args.quiet, args.verbose) {
+        (true, _) => Mode::Quiet,
+        (_, true) => Mode::Verbose,
+        _ => Mode::Normal,
+    };
+    let mut display = Display::new(mode, args.json);
+    let job = Job { prompt, folder, config, resume: args.resume };
+    let summary = crate::generate::run(&job, &cancel, &mut |event| display.show(event));
+    display.close();
+    let summary = summary?;
+    if !args.json {
+        super::progress::print_line(&summary.output.display().to_string());
+    }
+    Ok(())
+}
+
+/// Presets, file and flags; a resumed run's own configuration takes the presets' place.
+fn resolve(args: &Args, folder: &RunFolder) -> Result<Config> {
+    let saved = folder.file("config.toml");
+    let mut all = match &args.scene {
+        None if args.resume && saved.exists() => vec![Layer::read(&saved)?],
+        scene => presets::layers(scene.as_deref())?,
+    };
+    all.extend(flags(args)?);
+    layers::resolve(&all)
+}
+
+fn flags(args: &Args) -> Result<Vec<Layer>> {
+    let mut out = Vec::new();
+    for text in &args.set {
+        out.push(Layer::assignment(text)?);
+    }
+    let mut flag = |name: &str, key: &str, value: Option<toml::Value>| {
+        out.extend(value.map(|v| Layer::one(name, key, v)));
+    };
+    flag("--steps", "optim.steps", args.steps.map(Into::into));
+    flag("--seed", "seed", args.seed.map(Into::into));
+    flag("--prior", "prior", args.prior.clone().map(Into::into));
+    flag("--method", "method", args.method.clone().map(Into::into));
+    flag("--guidance-scale", "sds.guidance_scale", args.guidance_scale.map(Into::into));
+    flag("--device", "device", args.device.clone().map(Into::into));
+    flag("--no-preview", "output.preview_every", args.no_preview.then(|| 0.into()));
+    Ok(out)
+}
+
+/// The first Ctrl-C asks the run to save and stop, the second stops it at once.
+fn cancel_on_ctrl_c() -> Result<Arc<AtomicBool>> {
+    let cancel = Arc::new(AtomicBool::new(false));
+    let flag = Arc::clone(&cancel);
+    let handler = move || {
+        if flag.swap(true, Ordering::Relaxed) {
+            std::process::exit(130);
+        }
+        super::report::warning("stopping after this step; Ctrl-C again stops at once", None);
+    };
+    ctrlc::set_handler(handler).map_err(|e| Error::Failed(format!("cannot catch Ctrl-C: {e}")))?;
+    Ok(cancel)
+}

@@ -1,0 +1,153 @@
+//! A run's events on the terminal: bars with an ETA where there is one, sparse lines where not.
+
+use std::io::{IsTerminal, Write};
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::report;
+use crate::generate::event::{Event, Stage, StepReport, Summary};
+
+/// How much is said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// Errors only.
+    Quiet,
+    /// Progress and warnings.
+    Normal,
+    /// And the table of timings.
+    Verbose,
+}
+
+/// The listener that shows events.
+pub(crate) struct Display {
+    mode: Mode,
+    json: bool,
+    terminal: bool,
+    bar: ProgressBar,
+    stage: Option<(Stage, Instant)>,
+    /// Tenths of the steps that have been announced where there is no terminal.
+    tenths: u32,
+}
+
+impl Display {
+    pub(crate) fn new(mode: Mode, json: bool) -> Self {
+        let terminal = std::io::stderr().is_terminal();
+        Self { mode, json, terminal, bar: ProgressBar::hidden(), stage: None, tenths: 0 }
+    }
+
+    /// Shows one event.
+    pub(crate) fn show(&mut self, event: &Event) {
+        if self.json
+            && let Ok(line) = serde_json::to_string(event)
+        {
+            print_line(&line);
+        }
+        if self.mode == Mode::Quiet {
+            return;
+        }
+        match event {
+            Event::Device { name, reason } => {
+                if self.mode == Mode::Verbose {
+                    self.say(&format!("device: {name} ({reason})"));
+                }
+            }
+            Event::StageStarted { stage } => self.start(*stage),
+            Event::Resumed { step } => self.say(&format!("resumed after step {step}")),
+            Event::Step(report) => self.step(report),
+            Event::Preview { .. } | Event::Checkpoint { .. } => {}
+            Event::Warning { message, hint } => {
+                self.bar.suspend(|| report::warning(message, hint.as_deref()));
+            }
+            Event::Finished(summary) => self.finish(summary),
+        }
+    }
+
+    /// Takes the bar off the screen.
+    pub(crate) fn close(&mut self) {
+        self.bar.finish_and_clear();
+    }
+
+    fn say(&self, text: &str) {
+        self.bar.suspend(|| {
+            let _ = writeln!(std::io::stderr(), "{text}");
+        });
+    }
+
+    fn start(&mut self, stage: Stage) {
+        self.end_stage();
+        self.stage = Some((stage, Instant::now()));
+        if !self.terminal {
+            self.say(stage.label());
+            return;
+        }
+        self.bar = ProgressBar::new_spinner().with_style(style("{spinner} {msg} {elapsed}"));
+        self.bar.set_message(stage.label());
+        self.bar.enable_steady_tick(Duration::from_millis(120));
+    }
+
+    fn step(&mut self, report: &StepReport) {
+        if self.terminal {
+            if self.bar.length().is_none() {
+                self.bar.set_style(style("{msg:<11} {wide_bar} {pos}/{len}  {elapsed} elapsed, {eta} left"));
+                self.bar.set_length(report.steps.into());
+                // A resumed run's first position: the ETA must not count the steps done before.
+                self.bar.set_position((report.step - 1).into());
+                self.bar.reset_eta();
+            }
+            self.bar.set_position(report.step.into());
+            return;
+        }
+        let tenths = report.step * 10 / report.steps;
+        if tenths > self.tenths {
+            self.tenths = tenths;
+            self.say(&format!("step {} of {} ({} %)", report.step, report.steps, tenths * 10));
+        }
+    }
+
+    /// On a terminal, the bar gives way to one line that stays.
+    fn end_stage(&mut self) {
+        self.bar.finish_and_clear();
+        if let Some((stage, start)) = self.stage.take()
+            && self.terminal
+        {
+            self.say(&format!("{:<19} {}", stage.label(), seconds(start.elapsed().as_secs_f64())));
+        }
+    }
+
+    fn finish(&mut self, summary: &Summary) {
+        self.end_stage();
+        let kib = summary.bytes.div_ceil(1024);
+        let text = format!("{} triangles, {kib} KiB, {}", summary.mesh.triangles, seconds(summary.seconds));
+        self.say(&text);
+        if self.mode == Mode::Verbose {
+            self.say(&table(summary));
+        }
+    }
+}
+
+fn style(template: &str) -> ProgressStyle {
+    // The templates are literals of this file; a broken one falls back to the plain bar.
+    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
+}
+
+fn seconds(s: f64) -> String {
+    if s < 60.0 { format!("{s:.1} s") } else { format!("{} min {:02} s", s as u64 / 60, s as u64 % 60) }
+}
+
+/// The timings as an aligned table with shares of the whole.
+fn table(summary: &Summary) -> String {
+    let width = summary.timings.iter().map(|t| t.name.len()).max().unwrap_or(0);
+    let rows = summary.timings.iter().map(|t| {
+        let share = 100.0 * t.seconds / summary.seconds.max(1e-9);
+        let each = 1000.0 * t.seconds / f64::from(t.calls.max(1));
+        format!("{:<width$}  {:>6} x {each:>9.1} ms = {:>8.2} s  {share:>5.1} %", t.name, t.calls, t.seconds)
+    });
+    rows.collect::<Vec<_>>().join("\n")
+}
+
+/// One line of data on stdout. A reader that has gone away (`| head`) is not an error.
+pub(crate) fn print_line(line: &str) {
+    let mut out = std::io::stdout().lock();
+    let _ = writeln!(out, "{line}").and_then(|()| out.flush());
+}

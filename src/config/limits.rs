@@ -1,0 +1,111 @@
+//! What is a sensible value, and what a configuration costs in memory.
+
+use std::fmt::Display;
+
+use super::Config;
+use crate::render::volume::VolumeRenderer;
+use crate::{Error, Result};
+
+fn within<T: PartialOrd + Display>(key: &str, value: T, low: T, high: T) -> Result<()> {
+    // Written so that NaN fails.
+    if value >= low && value <= high {
+        return Ok(());
+    }
+    Err(Error::invalid(key, format!("{value} is outside {low} … {high}")))
+}
+
+pub(super) fn validate(c: &Config) -> Result<()> {
+    within("seed", c.seed, 0, i64::MAX as u64)?;
+    camera(c)?;
+    c.field.validate()?;
+    c.volume.validate()?;
+    sds(c)?;
+    for (key, value) in [
+        ("regularize.opaque", c.regularize.opaque),
+        ("regularize.sparsity", c.regularize.sparsity),
+        ("regularize.z_variance", c.regularize.z_variance),
+        ("regularize.orientation", c.regularize.orientation),
+        ("regularize.smoothness", c.regularize.smoothness),
+    ] {
+        within(key, value, 0.0, 10_000.0)?;
+    }
+    optim(c)?;
+    c.mesh.validate()?;
+    within("output.preview_size", c.output.preview_size, 16, 512)
+}
+
+fn camera(c: &Config) -> Result<()> {
+    within("camera.views", c.camera.views, 1, 64)?;
+    within("camera.size", c.camera.size, 16, 512)?;
+    within("camera.fov", c.camera.fov, 5.0, 120.0)?;
+    within("camera.distance", c.camera.distance, 1.2, 10.0)?;
+    within("camera.distance_jitter", c.camera.distance_jitter, 0.0, 0.5)?;
+    let [low, high] = c.camera.elevation;
+    within("camera.elevation", low, -90.0, 90.0)?;
+    within("camera.elevation", high, low, 90.0)?;
+    within("camera.neutral_backgrounds", c.camera.neutral_backgrounds, 0.0, 1.0)
+}
+
+fn sds(c: &Config) -> Result<()> {
+    within("sds.guidance_scale", c.sds.guidance_scale, 0.0, 1000.0)?;
+    within("sds.guidance_rescale", c.sds.guidance_rescale, 0.0, 1.0)?;
+    within("sds.max_gradient_rms", c.sds.max_gradient_rms, 0.0, 1000.0)?;
+    c.sds.timesteps.check().map_err(|e| Error::invalid("sds.timesteps", e.to_string()))
+}
+
+fn optim(c: &Config) -> Result<()> {
+    within("optim.steps", c.optim.steps, 1, 100_000)?;
+    within("optim.warmup", c.optim.warmup, 0, c.optim.steps)?;
+    within("optim.final_rate", c.optim.final_rate, 0.0, 1.0)?;
+    for (key, rate) in [
+        ("adam.lr_grid", c.adam.lr_grid),
+        ("adam.lr_mlp", c.adam.lr_mlp),
+        ("adam.lr_background", c.adam.lr_background),
+    ] {
+        within(key, rate, 0.0, 1.0)?;
+    }
+    within("adam.beta1", c.adam.beta1, 0.0, 0.999_999)?;
+    within("adam.beta2", c.adam.beta2, 0.0, 0.999_999)?;
+    within("adam.eps", c.adam.eps, 1e-30, 1.0)
+}
+
+/// Upper bounds: the field, and the larger of the optimisation's and the mesher's working sets.
+pub(super) fn memory_estimate(c: &Config) -> u64 {
+    let rays = c.camera.views as usize * (c.camera.size as usize).pow(2);
+    let renderer = VolumeRenderer::memory(&c.field, &c.volume, rays);
+    // A third of the bins at most, as measured; the occupancy grid skips the others.
+    let work = renderer.work_at_most / 3;
+    renderer.parameters + work.max(c.mesh.memory_bytes() as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn defaults_are_valid_and_nan_is_not() {
+        Config::default().validate().unwrap();
+        let mut c = Config::default();
+        c.sds.guidance_scale = f64::NAN;
+        assert!(c.validate().unwrap_err().to_string().starts_with("sds.guidance_scale: NaN"));
+    }
+
+    #[test]
+    fn absurd_sizes_are_refused_with_their_limits() {
+        let mut c = Config::default();
+        c.camera.size = 100_000;
+        assert_eq!(c.validate().unwrap_err().to_string(), "camera.size: 100000 is outside 16 … 512");
+        let mut c = Config::default();
+        c.optim.warmup = c.optim.steps + 1;
+        assert!(c.validate().is_err());
+    }
+
+    #[test]
+    fn default_memory_is_modest_and_grows_with_the_picture() {
+        let mut c = Config::default();
+        let base = c.memory_estimate();
+        assert!(base < 1 << 30, "{base}");
+        c.camera.size = 512;
+        assert!(c.memory_estimate() > 8 * base);
+    }
+}

@@ -1,0 +1,154 @@
+//! What a run tells whoever listens. The command line is one listener, the log file another.
+
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+use super::timing::Timing;
+use crate::mesh::MeshReport;
+
+/// The stages of a run, in order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stage {
+    /// Reading the prior and encoding the prompt.
+    Prior,
+    /// Optimising the field.
+    Optimize,
+    /// From field to textured triangles.
+    Mesh,
+    /// Writing the files.
+    Export,
+}
+
+impl Stage {
+    /// A word or two for people.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Prior => "loading the prior",
+            Self::Optimize => "optimising",
+            Self::Mesh => "meshing",
+            Self::Export => "writing",
+        }
+    }
+}
+
+/// One optimisation step's numbers.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct StepReport {
+    /// Steps done so far, this one included.
+    pub step: u32,
+    /// Steps in all.
+    pub steps: u32,
+    /// Root mean square of the guidance's gradient on what it judged (latents, for a latent prior).
+    pub guidance: f32,
+    /// Mean diffusion timestep of the views.
+    pub timestep: f32,
+    /// Mean opacity over all pixels, 0 … 1.
+    pub opacity: f32,
+    /// Sum of the weighted regularisers.
+    pub regularizer: f32,
+    /// Learning rate of this step.
+    pub learning_rate: f32,
+    /// Wall time of this step in seconds.
+    pub seconds: f64,
+}
+
+/// The end of a run.
+#[derive(Debug, Clone, Serialize)]
+pub struct Summary {
+    /// The product.
+    pub output: PathBuf,
+    /// The folder with config, log, checkpoints and pictures.
+    pub run_folder: PathBuf,
+    /// What the mesher did.
+    pub mesh: MeshReport,
+    /// Size of the product in bytes.
+    pub bytes: u64,
+    /// Wall time of this process's part of the run in seconds.
+    pub seconds: f64,
+    /// Where the time went; see [`super::timing::Timings`].
+    pub timings: Vec<Timing>,
+}
+
+/// Something happened.
+#[derive(Debug, Clone, Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Event {
+    /// The device was chosen.
+    Device {
+        /// Its name.
+        name: String,
+        /// Why this one.
+        reason: String,
+    },
+    /// A stage begins.
+    StageStarted {
+        /// Which one.
+        stage: Stage,
+    },
+    /// The run continues from a checkpoint.
+    Resumed {
+        /// Steps that were already done.
+        step: u32,
+    },
+    /// An optimisation step is done.
+    Step(StepReport),
+    /// A preview picture was written.
+    Preview {
+        /// Where.
+        path: PathBuf,
+    },
+    /// A checkpoint was written.
+    Checkpoint {
+        /// Where.
+        path: PathBuf,
+        /// Steps done.
+        step: u32,
+    },
+    /// Something the user should know; the run goes on.
+    Warning {
+        /// What.
+        message: String,
+        /// What to do about it.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        hint: Option<String>,
+    },
+    /// The product is written.
+    Finished(Summary),
+}
+
+impl Event {
+    /// A warning without advice.
+    pub fn warning(message: impl Into<String>) -> Self {
+        Self::Warning { message: message.into(), hint: None }
+    }
+}
+
+/// A listener.
+pub type Listener<'a> = dyn FnMut(&Event) + 'a;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_are_flat_json_objects_with_a_tag() {
+        let json = serde_json::to_string(&Event::StageStarted { stage: Stage::Optimize }).unwrap();
+        assert_eq!(json, r#"{"event":"stage_started","stage":"optimize"}"#);
+        let json = serde_json::to_string(&Event::warning("w")).unwrap();
+        assert_eq!(json, r#"{"event":"warning","message":"w"}"#);
+        let step = StepReport {
+            step: 3,
+            steps: 9,
+            guidance: 0.5,
+            timestep: 500.0,
+            opacity: 0.25,
+            regularizer: 0.0,
+            learning_rate: 0.01,
+            seconds: 0.125,
+        };
+        let json = serde_json::to_value(Event::Step(step)).unwrap();
+        assert_eq!((json["event"].as_str(), json["step"].as_u64()), (Some("step"), Some(3)));
+    }
+}

@@ -1,0 +1,159 @@
+//! Where a run writes: the product `out.glb`, and `out.gen3d/` beside it.
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use crate::{Error, Result};
+
+/// The asset formats by file extension.
+pub const EXTENSIONS: [&str; 3] = ["glb", "obj", "ply"];
+
+/// The product and the folder beside it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunFolder {
+    product: PathBuf,
+    folder: PathBuf,
+}
+
+impl RunFolder {
+    /// Checks, before any work is done, that `product` can be written later. Creates nothing.
+    ///
+    /// An existing product is not an obstacle: it is replaced, in one step, when the new one is
+    /// complete.
+    ///
+    /// # Errors
+    /// With hints: unknown extension, missing or unwritable folder, `product` is a folder or
+    /// read-only.
+    pub fn check(product: &Path) -> Result<Self> {
+        let invalid = |reason: String, hint: String| {
+            Err(Error::invalid(format!("--out {}", product.display()), reason).hint(hint))
+        };
+        let extension = product.extension().and_then(|e| e.to_str()).map(str::to_ascii_lowercase);
+        match extension {
+            Some(e) if EXTENSIONS.contains(&e.as_str()) => {}
+            Some(e) => return invalid(format!("unknown extension `.{e}`"), formats()),
+            None => return invalid("no file extension".into(), formats()),
+        }
+        let parent = parent(product);
+        if !parent.exists() {
+            let hint = format!("create it first: mkdir -p {}", parent.display());
+            return invalid(format!("the folder {} does not exist", parent.display()), hint);
+        }
+        if product.is_dir() {
+            return invalid("is a folder".into(), "name a file in it".into());
+        }
+        if fs::metadata(product).is_ok_and(|m| m.permissions().readonly()) {
+            return invalid("exists and is read-only".into(), "choose another name or remove it".into());
+        }
+        let folder = product.with_extension("gen3d");
+        if folder.exists() && !folder.is_dir() {
+            let hint = "the run keeps its checkpoints in a folder of that name; choose another --out".into();
+            return invalid(format!("{} exists and is no folder", folder.display()), hint);
+        }
+        let probe = if folder.is_dir() { &folder } else { parent };
+        tempfile::Builder::new().prefix(".gen3d-").tempfile_in(probe).map_err(|e| {
+            Error::io(probe, e).hint("choose a folder that you may write to, on a disk that has space")
+        })?;
+        Ok(Self { product: product.to_owned(), folder })
+    }
+
+    /// The product.
+    pub fn product(&self) -> &Path {
+        &self.product
+    }
+
+    /// The folder beside it.
+    pub fn path(&self) -> &Path {
+        &self.folder
+    }
+
+    /// A file in the folder.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
+    }
+
+    /// Creates the folder.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn create(&self) -> Result<()> {
+        fs::create_dir_all(&self.folder).map_err(|e| Error::io(&self.folder, e))
+    }
+}
+
+fn formats() -> String {
+    format!("formats: {}", EXTENSIONS.map(|e| format!(".{e}")).join(", "))
+}
+
+/// The folder a file is in.
+fn parent(file: &Path) -> &Path {
+    file.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// Writes a file so that it is there completely or not at all: a temporary file beside it, flushed
+/// to the disk, then renamed over it.
+///
+/// # Errors
+/// [`Error::Io`] about `path`; the temporary file is removed and an older `path` stays as it was.
+pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
+    let error = |e| Error::io(path, e);
+    let mut file = tempfile::Builder::new().prefix(".gen3d-").tempfile_in(parent(path)).map_err(error)?;
+    file.write_all(bytes).map_err(error)?;
+    make_readable(file.as_file()).map_err(error)?;
+    file.as_file().sync_all().map_err(error)?;
+    file.persist(path).map_err(|e| error(e.error))?;
+    Ok(())
+}
+
+/// Temporary files are private (0600); the run's files are as open as any new file.
+#[cfg(unix)]
+fn make_readable(file: &fs::File) -> std::io::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    file.set_permissions(fs::Permissions::from_mode(0o644))
+}
+
+#[cfg(not(unix))]
+fn make_readable(_file: &fs::File) -> std::io::Result<()> {
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reason(path: &Path) -> String {
+        let e = RunFolder::check(path).unwrap_err();
+        assert!(e.hint_text().is_some(), "{e}");
+        e.to_string()
+    }
+
+    #[test]
+    fn impossible_products_are_refused_before_work() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        assert!(reason(&at("a.stl")).contains("unknown extension `.stl`"));
+        assert!(reason(&at("a")).contains("no file extension"));
+        assert!(reason(&at("no/such/a.glb")).contains("does not exist"));
+        fs::create_dir(at("folder.glb")).unwrap();
+        assert!(reason(&at("folder.glb")).contains("is a folder"));
+        fs::write(at("b.gen3d"), "").unwrap();
+        assert!(reason(&at("b.glb")).contains("exists and is no folder"));
+        // Nothing may be created in /proc, not even by root.
+        assert!(reason(Path::new("/proc/a.glb")).starts_with("/proc: "));
+        let ok = RunFolder::check(&at("jay.GLB")).unwrap();
+        assert_eq!(ok.path(), at("jay.gen3d"));
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2, "the check leaves nothing behind");
+    }
+
+    #[test]
+    fn atomic_write_replaces_and_leaves_no_temporary() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x");
+        write_atomic(&path, b"one").unwrap();
+        write_atomic(&path, b"two").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"two");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+        assert!(write_atomic(&dir.path().join("no/such"), b"").is_err());
+    }
+}

@@ -1,0 +1,45 @@
+//! Who judges the pictures. The optimisation loop knows a guide by this trait only; the guide of
+//! `gen3d` is a latent diffusion prior with score distillation ([`super::latent`]).
+
+use super::timing::Timings;
+use crate::Result;
+use crate::render::camera::Camera;
+
+/// The pictures of one step.
+#[derive(Debug, Clone, Copy)]
+pub struct Views<'a> {
+    /// `[views, 3, size, size]`, sRGB in [−1, 1].
+    pub pixels: &'a [f32],
+    /// Pixels along a side.
+    pub size: usize,
+    /// Where each was taken from.
+    pub cameras: &'a [Camera],
+    /// The optimisation step; keys the guide's random numbers.
+    pub step: u32,
+    /// How much of the run is done, 0 … 1; moves what anneals.
+    pub progress: f64,
+}
+
+/// What a guide says about them.
+#[derive(Debug, Clone)]
+pub struct Guidance {
+    /// Gradient of its loss by [`Views::pixels`].
+    pub gradient: Vec<f32>,
+    /// Root mean square of its gradient in its own space (latents), for the log.
+    pub rms: f32,
+    /// Mean timestep, for the log.
+    pub timestep: f32,
+}
+
+/// A judge of pictures.
+pub trait Guide {
+    /// Which judge with which knowledge: a checkpoint is only continued under the same identity.
+    fn identity(&self) -> String;
+
+    /// The gradient by the pictures. A pure function of `views` (no state, no clock), or a resumed
+    /// run would differ.
+    ///
+    /// # Errors
+    /// If a tensor operation fails.
+    fn guide(&self, views: &Views<'_>, timings: &mut Timings) -> Result<Guidance>;
+}

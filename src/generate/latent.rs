@@ -1,0 +1,189 @@
+//! The guide of the main job: score distillation in the latent space of a diffusion prior.
+//!
+//! Pictures go through the VAE's encoder (its mean) to latents z; SDS gives ∂L/∂z without a way
+//! through the U-Net; the chain rule through the encoder gives ∂L/∂pictures.
+
+use candle_core::{Device, Tensor, Var};
+
+use super::guide::{Guidance, Guide, Views};
+use super::timing::Timings;
+use crate::config::Config;
+use crate::distill::Sds;
+use crate::distill::view::{View, ViewPrompts};
+use crate::prior::Prior;
+use crate::render::camera::Camera;
+use crate::sample::guidance::{self, Branch, ConditionedPredictor, Guided};
+use crate::{Error, Result};
+
+/// A prior with a prompt.
+pub(super) struct LatentGuide {
+    prior: Prior,
+    sds: Sds,
+    guidance: guidance::Guidance,
+    /// `[1, L, D]` of the negative prompt.
+    without: Tensor,
+    /// `[1, L, D]` of the prompt: one for a prior that is told the camera, else one a [`View`].
+    with: Vec<Tensor>,
+    seed: u64,
+}
+
+impl LatentGuide {
+    /// Loads the prior that `config` names and encodes the prompt.
+    ///
+    /// # Errors
+    /// Unknown prior, damaged weights, a picture size that the prior cannot take.
+    pub(super) fn load(config: &Config, prompt: &str) -> Result<Self> {
+        let prior = Prior::load(&config.prior, &Device::Cpu)?;
+        let factor = prior.vae.config.factor() as u32;
+        if !config.camera.size.is_multiple_of(factor) {
+            let reason = format!("{} is no multiple of {factor}, the prior's factor", config.camera.size);
+            return Err(Error::invalid("camera.size", reason));
+        }
+        let encode = |text: &str| prior.encode_prompt(text, &Device::Cpu);
+        let with = if prior.is_camera_conditioned() {
+            vec![encode(prompt)?]
+        } else {
+            let words = ViewPrompts::default();
+            View::ALL.iter().map(|v| encode(&words.prompt(prompt, *v))).collect::<Result<_>>()?
+        };
+        let guidance = guidance::Guidance {
+            rescale: config.sds.guidance_rescale,
+            ..guidance::Guidance::scale(config.sds.guidance_scale)
+        };
+        Ok(Self {
+            sds: Sds::new(prior.schedule.clone(), config.sds.loss())?,
+            guidance,
+            without: encode(&config.sds.negative_prompt)?,
+            with,
+            prior,
+            seed: config.seed,
+        })
+    }
+
+    /// Words of the prompt that the prior has not learned.
+    pub(super) fn unknown_words(&self, prompt: &str) -> Vec<String> {
+        self.prior.unknown_words(prompt)
+    }
+
+    /// Side in pixels of the pictures the prior was trained on.
+    pub(super) fn picture_size(&self) -> u32 {
+        self.prior.image_size()
+    }
+
+    /// `[B, L, D]`: the prompt as it reads for each camera.
+    fn prompts(&self, cameras: &[Camera]) -> Result<Tensor> {
+        let words = ViewPrompts::default();
+        let rows: Vec<&Tensor> = cameras
+            .iter()
+            .map(|camera| {
+                let (azimuth, elevation) = angles(camera);
+                let view = words.view(azimuth, elevation);
+                let row = View::ALL.iter().position(|v| *v == view).unwrap_or(0);
+                self.with.get(row).unwrap_or(&self.with[0])
+            })
+            .collect();
+        Ok(Tensor::cat(&rows, 0)?)
+    }
+}
+
+impl Guide for LatentGuide {
+    fn identity(&self) -> String {
+        self.prior.digest.clone()
+    }
+
+    fn guide(&self, views: &Views<'_>, timings: &mut Timings) -> Result<Guidance> {
+        let shape = (views.cameras.len(), 3, views.size, views.size);
+        let pixels = Var::from_vec(views.pixels.to_vec(), shape, &Device::Cpu)?;
+        let z = timings.time("optimize.encode", || self.prior.vae.encode_mean(pixels.as_tensor()))?;
+        let model = Conditioned {
+            guide: self,
+            with: self.prompts(views.cameras)?,
+            cameras: embeddings(views.cameras)?,
+        };
+        let predictor = Guided { model: &model, guidance: &self.guidance };
+        let sds = timings.time("optimize.unet", || {
+            self.sds.gradient(&z, &predictor, views.step, views.progress, self.seed)
+        })?;
+        let gradient = timings.time("optimize.encode_backward", || pull_back(&z, &sds.gradient, &pixels))?;
+        let batch = sds.t.len().max(1);
+        Ok(Guidance {
+            gradient,
+            rms: (sds.rms.iter().sum::<f64>() / batch as f64) as f32,
+            timestep: sds.t.iter().sum::<f32>() / batch as f32,
+        })
+    }
+}
+
+/// The U-Net under the conditioning of one step's views.
+struct Conditioned<'a> {
+    guide: &'a LatentGuide,
+    with: Tensor,
+    cameras: Tensor,
+}
+
+impl ConditionedPredictor for Conditioned<'_> {
+    fn predict(&self, x_t: &Tensor, t: &[f32], branches: &[Branch]) -> Result<Tensor> {
+        let prior = &self.guide.prior;
+        let batch = t.len() / branches.len().max(1);
+        let contexts = branches.iter().map(|branch| match branch {
+            Branch::Conditional => Ok(self.with.clone()),
+            Branch::Unconditional => {
+                let (_, l, d) = self.guide.without.dims3()?;
+                Ok(self.guide.without.expand((batch, l, d))?)
+            }
+            Branch::Negative(i) => Err(Error::invalid("branch", format!("no negative view {i}"))),
+        });
+        let context = Tensor::cat(&contexts.collect::<Result<Vec<_>>>()?, 0)?.contiguous()?;
+        let cameras = match prior.is_camera_conditioned() {
+            true => Some(Tensor::cat(&vec![&self.cameras; branches.len()], 0)?),
+            false => None,
+        };
+        let time = Tensor::from_vec(t.to_vec(), t.len(), x_t.device())?;
+        let output = prior.unet.forward(x_t, &time, &context, cameras.as_ref())?;
+        prior.schedule.to_epsilon(&output, x_t, t)
+    }
+}
+
+fn embeddings(cameras: &[Camera]) -> Result<Tensor> {
+    let numbers: Vec<f32> = cameras.iter().flat_map(Camera::embedding).collect();
+    Ok(Tensor::from_vec(numbers, (cameras.len(), 16), &Device::Cpu)?)
+}
+
+/// ∂L/∂pixels from ∂L/∂z: the tape of `Σ z · g` with `g` held constant.
+fn pull_back(z: &Tensor, gradient: &Tensor, pixels: &Var) -> Result<Vec<f32>> {
+    let grads = (z * gradient.detach())?.sum_all()?.backward()?;
+    let gradient = grads
+        .get(pixels.as_tensor())
+        .ok_or_else(|| Error::Failed("the encoder passes no gradient to the picture".into()))?;
+    Ok(gradient.flatten_all()?.to_vec1()?)
+}
+
+/// Azimuth and elevation in degrees of a camera that looks at the origin.
+fn angles(camera: &Camera) -> (f32, f32) {
+    let p = camera.origin();
+    let elevation = (p.y / p.length().max(f32::MIN_POSITIVE)).asin();
+    (p.x.atan2(p.z).to_degrees(), elevation.to_degrees())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use glam::Vec3;
+
+    #[test]
+    fn angles_invert_orbit() {
+        for (azimuth, elevation) in [(0.0, 0.0), (90.0, 30.0), (-135.0, -10.0)] {
+            let (a, e) = angles(&Camera::orbit(azimuth, elevation, 2.4, Vec3::ZERO, 0.7, 64));
+            assert!((a - azimuth).abs() < 1e-3 && (e - elevation).abs() < 1e-3, "{a} {e}");
+        }
+    }
+
+    #[test]
+    fn pull_back_is_the_vector_jacobian_product() {
+        // z = x², so the pull-back of g is 2 x g.
+        let x = Var::from_vec(vec![1f32, -2.0, 0.5], (1, 3), &Device::Cpu).unwrap();
+        let z = x.as_tensor().sqr().unwrap();
+        let g = Tensor::new(&[[3f32, 1.0, -4.0]], &Device::Cpu).unwrap();
+        assert_eq!(pull_back(&z, &g, &x).unwrap(), [6.0, -4.0, -4.0]);
+    }
+}

@@ -1,0 +1,31 @@
+//! How the learning rates move over a run.
+
+use std::f32::consts::PI;
+
+use crate::config::OptimConfig;
+
+/// The factor on the learning rates at `step` (from 0): a linear rise, then half a cosine down to
+/// `final_rate`.
+pub(super) fn rate(optim: &OptimConfig, step: u32) -> f32 {
+    if step < optim.warmup {
+        return (step + 1) as f32 / optim.warmup as f32;
+    }
+    let span = (optim.steps - optim.warmup).max(1) as f32;
+    let cosine = 0.5 * (1.0 + (PI * (step - optim.warmup) as f32 / span).cos());
+    optim.final_rate + (1.0 - optim.final_rate) * cosine
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rate_rises_and_falls_between_its_ends() {
+        let optim = OptimConfig { steps: 100, warmup: 10, final_rate: 0.1 };
+        assert!((rate(&optim, 0) - 0.1).abs() < 1e-6 && (rate(&optim, 9) - 1.0).abs() < 1e-6);
+        assert!((rate(&optim, 10) - 1.0).abs() < 1e-6);
+        assert!((rate(&optim, 55) - 0.55).abs() < 1e-3, "half way down the cosine");
+        assert!((rate(&optim, 100) - 0.1).abs() < 1e-6);
+        assert!((10..99).all(|s| rate(&optim, s + 1) < rate(&optim, s)));
+    }
+}

@@ -1,0 +1,108 @@
+//! From the optimised field to the files.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use glam::Vec3;
+use serde_json::json;
+
+use super::Job;
+use super::event::{Event, Stage};
+use super::guide::Guide;
+use super::reporter::Reporter;
+use super::timing::Timings;
+use crate::asset::{self, Asset};
+use crate::mesh::{MeshReport, build_asset};
+use crate::render::volume::VolumeRenderer;
+use crate::{Error, Result};
+
+/// What was written.
+pub(super) struct Product {
+    pub(super) mesh: MeshReport,
+    pub(super) bytes: u64,
+}
+
+/// Meshes the field and writes the asset.
+pub(super) fn make(
+    job: &Job,
+    guide: &dyn Guide,
+    renderer: &VolumeRenderer,
+    cancel: &AtomicBool,
+    timings: &mut Timings,
+    reporter: &mut Reporter<'_, '_>,
+) -> Result<Product> {
+    reporter.emit(&Event::StageStarted { stage: Stage::Mesh });
+    let (mut asset, report) = mesh(job, renderer, cancel)?;
+    for part in &report.timings {
+        timings.add(&format!("mesh.{:?}", part.stage).to_lowercase(), part.seconds);
+    }
+    warn(&report, reporter);
+    asset.extras = extras(job, guide);
+    reporter.emit(&Event::StageStarted { stage: Stage::Export });
+    let path = job.folder.product();
+    timings.time("export.save", || asset::save(&asset, path)).map_err(|e| {
+        // Everything but the last step is in the checkpoint.
+        let hint = "the optimised field is saved: free some space and run again with --resume";
+        if e.hint_text().is_some() { e } else { e.hint(hint) }
+    })?;
+    let bytes = std::fs::metadata(path).map_err(|e| Error::io(path, e))?.len();
+    Ok(Product { mesh: report, bytes })
+}
+
+fn mesh(job: &Job, renderer: &VolumeRenderer, cancel: &AtomicBool) -> Result<(Asset, MeshReport)> {
+    // The mesher's callbacks cannot fail: the first failure is kept, ends the work at the next
+    // report of progress, and is what the user hears of.
+    let failure = Mutex::new(None);
+    let density = |points: &[Vec3]| kept(renderer.density(points), &failure, points.len(), 0.0);
+    let color = |points: &[Vec3]| kept(renderer.color(points), &failure, points.len(), Vec3::ZERO);
+    let mut stop = |_, _| match (lock(&failure).take(), cancel.load(Ordering::Relaxed)) {
+        (Some(e), _) => Err(e),
+        (None, true) => Err(Error::Interrupted),
+        (None, false) => Ok(()),
+    };
+    let built = build_asset(&density, &color, &job.config.mesh, &mut stop);
+    match lock(&failure).take() {
+        Some(e) => Err(e),
+        None => built,
+    }
+}
+
+fn kept<T: Clone>(answer: Result<Vec<T>>, failure: &Mutex<Option<Error>>, n: usize, filler: T) -> Vec<T> {
+    answer.unwrap_or_else(|e| {
+        lock(failure).get_or_insert(e);
+        vec![filler; n]
+    })
+}
+
+fn lock(failure: &Mutex<Option<Error>>) -> MutexGuard<'_, Option<Error>> {
+    // A poisoned lock holds an option all the same.
+    failure.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What the user should know of the surface.
+fn warn(report: &MeshReport, reporter: &mut Reporter<'_, '_>) {
+    if report.touches_box {
+        reporter.emit(&Event::warning("the surface reaches the end of the field's box and is cut off there"));
+    }
+    if !(report.watertight && report.manifold) {
+        reporter.emit(&Event::warning("the surface is not a closed manifold"));
+    }
+}
+
+/// What the asset says of its origin. Nothing here depends on the machine, the clock or the
+/// device: equal fields give equal bytes.
+fn extras(job: &Job, guide: &dyn Guide) -> serde_json::Map<String, serde_json::Value> {
+    let c = &job.config;
+    let settings = json!({
+        "camera": c.camera, "field": c.field, "volume": c.volume, "sds": c.sds,
+        "regularize": c.regularize, "optim": c.optim, "adam": c.adam, "mesh": c.mesh,
+    });
+    let mut extras = serde_json::Map::new();
+    extras.insert("generator".into(), concat!("gen3d ", env!("CARGO_PKG_VERSION")).into());
+    extras.insert("prompt".into(), job.prompt.clone().into());
+    extras.insert("seed".into(), c.seed.into());
+    extras.insert("prior".into(), json!({ "name": c.prior, "sha256": guide.identity() }));
+    extras.insert("method".into(), json!(c.method));
+    extras.insert("settings".into(), settings);
+    extras
+}

@@ -1,0 +1,133 @@
+//! Agreement of all kernels, and the proof that a disagreement is noticed.
+
+use super::chain::{self, VARIANTS};
+use super::{Tolerance, gpu, judge, vulkan};
+use crate::gpu::kernels::Kernel;
+use crate::gpu::pipeline::sources;
+use crate::gpu::shader::Sources;
+
+/// What rounding may do to a buffer that `kernel` writes.
+///
+/// Both sides compute in f32 with the same formulas; what differs is the order of sums, fused
+/// multiply-adds, and the driver's division (2.5 ulp), square root and exponential (3 + 2|x| ulp).
+pub(super) fn tolerance(kernel: Kernel, buffer: &str) -> Tolerance {
+    use Tolerance::{Exact, Flips, MostlyScaled, Scaled};
+    match (kernel, buffer) {
+        // A sample within rounding of a cell's border falls on either side.
+        (Kernel::MarchCount, "mask" | "counts") => Flips,
+        (_, "counts" | "offsets" | "selected" | "occupancy") => Exact,
+        // Distances are divided by a component of the direction: 2^-24 over 2e-3, and some ulp more.
+        (Kernel::MarchCount, _) => Scaled(1e-4),
+        (Kernel::MarchWrite | Kernel::OccupancyPoints | Kernel::NormalPoints, _) => Scaled(1e-6),
+        (Kernel::Adam | Kernel::OccupancyUpdate, _) => Scaled(1e-6),
+        // An exponential of up to 15 may be off by 33 ulp, 2e-6; the sums before it are shorter.
+        (Kernel::FieldForward | Kernel::BackgroundForward, _) => Scaled(5e-6),
+        // Transmittance is a product of up to 60 rounded factors.
+        (Kernel::Composite | Kernel::CompositeBackward, _) => Scaled(5e-6),
+        (Kernel::NormalComposite | Kernel::NormalBackward, _) => Scaled(5e-6),
+        // A ReLU whose argument is zero up to rounding is on or off.
+        (Kernel::FieldBackward, "features") => MostlyScaled(5e-6),
+        // Sums of up to 20,000 terms in any order: √20000·2^-24 of the terms' sum of magnitudes.
+        (_, "mlp_grad" | "grid_grad" | "background_mlp_grad") => Scaled(1e-5),
+        _ => Exact,
+    }
+}
+
+fn all_kernels_agree(native_atomics: bool) {
+    let Some(gpu) = vulkan(native_atomics, sources()) else { return };
+    let mut tested = Vec::new();
+    for (i, variant) in VARIANTS.into_iter().enumerate() {
+        let rows = chain::run(&gpu, variant, None);
+        judge(&format!("{}, native atomics {native_atomics}, variant {i}", gpu.name()), &rows);
+        tested.extend(rows.iter().map(|r| r.kernel));
+    }
+    for kernel in Kernel::ALL {
+        assert!(tested.contains(&kernel), "{} was not tested", kernel.name());
+    }
+}
+
+#[test]
+fn all_kernels_agree_with_native_atomics() {
+    all_kernels_agree(true);
+}
+
+#[test]
+fn all_kernels_agree_with_compare_exchange_atomics() {
+    all_kernels_agree(false);
+}
+
+/// One small mistake a kernel: file, what is there, what is put in its place.
+const MISTAKES: [(Kernel, &str, &str, &str); 23] = [
+    (Kernel::MarchCount, "march_count.wgsl", "+ 0.5;", "+ 0.4;"),
+    (Kernel::MarchCount, "march_count.wgsl", "(bin & 31u)", "((bin + 1u) & 31u)"),
+    (Kernel::Scan, "scan.wgsl", "sums[thread] - own", "sums[thread]"),
+    (Kernel::MarchWrite, "shared/rng.wgsl", "a * b,", "a * b + 1u,"),
+    (Kernel::FieldForward, "shared/field.wgsl", "805459861u", "805459863u"),
+    (Kernel::FieldForward, "field_forward.wgsl", "l < p.active_levels", "l <= p.active_levels"),
+    (
+        Kernel::Composite,
+        "composite.wgsl",
+        "variance += weights[i] * off * off",
+        "variance += weights[i] * off",
+    ),
+    (
+        Kernel::CompositeBackward,
+        "composite_backward.wgsl",
+        "behind -= transmittance",
+        "behind -= 0.999 * transmittance",
+    ),
+    (Kernel::FieldBackward, "field_backward.wgsl", "sum > 0.0);", "sum > 0.01);"),
+    (Kernel::FieldBackward, "field_backward.wgsl", "out * p.hidden + first", "out * p.hidden + first + 1u"),
+    (
+        Kernel::GridBackward,
+        "grid_backward.wgsl",
+        "entry + 1u, weight * grad.y",
+        "entry + 1u, weight * grad.x",
+    ),
+    (
+        Kernel::GridBackward,
+        "shared/atomic_add.wgsl",
+        "atomicAdd(&$[i], value)",
+        "atomicAdd(&$[i], 0.99 * value)",
+    ),
+    (Kernel::GridBackward, "shared/atomic_add.wgsl", "bitcast<f32>(old) + value", "value"),
+    (Kernel::NormalCount, "normal_count.wgsl", "weights[i] > p.threshold", "weights[i] > 2.0 * p.threshold"),
+    (Kernel::NormalPoints, "shared/normal.wgsl", "vec3f(1.0))", "vec3f(1.0, 1.0, 0.99))"),
+    (Kernel::NormalComposite, "shared/normal_rays.wgsl", "p.floor * p.floor", "p.floor"),
+    (Kernel::NormalBackward, "normal_backward.wgsl", "2.0 * away", "away"),
+    (Kernel::Adam, "adam.wgsl", "p.beta2) * g * g", "p.beta2) * g"),
+    (Kernel::OccupancyPoints, "shared/rng.wgsl", "round < 10u", "round < 9u"),
+    (Kernel::OccupancyUpdate, "occupancy_update.wgsl", "p.decay * ema[cell]", "ema[cell]"),
+    (Kernel::OccupancyBits, "occupancy_bits.wgsl", "<< i", "<< (31u - i)"),
+    (Kernel::BackgroundForward, "shared/background.wgsl", "3.0 * z * z - 1.0", "3.0 * z * z"),
+    (Kernel::BackgroundBackward, "background_backward.wgsl", "(1.0 - pixels[at + 3u]) *", ""),
+];
+
+#[test]
+fn a_mistake_in_any_kernel_is_noticed() {
+    for kernel in Kernel::ALL {
+        assert!(MISTAKES.iter().any(|m| m.0 == kernel), "no mistake in {}", kernel.name());
+    }
+    for (kernel, file, right, wrong) in MISTAKES {
+        let mut changed = false;
+        let broken = Sources::new(sources().iter().map(|(path, text)| {
+            changed |= path == file && text.contains(right);
+            (path, if path == file { text.replace(right, wrong) } else { text.to_owned() })
+        }));
+        assert!(changed, "{file} does not contain {right:?}");
+        let noticed = |native_atomics: bool| {
+            vulkan(native_atomics, &broken).map(|gpu| {
+                let wrong =
+                    |variant| chain::run(&gpu, variant, Some(kernel)).iter().any(|r| r.error > r.limit);
+                VARIANTS.into_iter().any(wrong)
+            })
+        };
+        let Some(native) = noticed(true) else { return };
+        let skipped = right.starts_with("atomicAdd") && gpu().is_some_and(|gpu| !gpu.native_atomics());
+        assert!(
+            native || skipped || noticed(false) == Some(true),
+            "{}: {right:?} -> {wrong:?} in {file} goes unnoticed",
+            kernel.name()
+        );
+    }
+}

@@ -1,0 +1,123 @@
+//! The command line from outside: exit codes, messages, what is left on the disk.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use assert_cmd::cargo::cargo_bin;
+
+fn gen3d(dir: &Path, args: &[&str]) -> Output {
+    let args: Vec<&OsStr> = args.iter().map(OsStr::new).collect();
+    gen3d_os(dir, &args)
+}
+
+fn gen3d_os(dir: &Path, args: &[&OsStr]) -> Output {
+    Command::new(cargo_bin("gen3d")).current_dir(dir).args(args).output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+/// Usage errors exit 2, say all of `parts` on stderr, nothing on stdout, and leave no file.
+#[track_caller]
+fn refused(args: &[&str], parts: &[&str]) {
+    let dir = tempfile::tempdir().unwrap();
+    let output = gen3d(dir.path(), args);
+    let stderr = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{stderr}");
+    assert!(output.stdout.is_empty());
+    for part in parts {
+        assert!(stderr.contains(part), "`{part}` is not in: {stderr}");
+    }
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0, "something was left behind");
+}
+
+#[test]
+fn help_and_version_are_data() {
+    let dir = tempfile::tempdir().unwrap();
+    let help = gen3d(dir.path(), &["--help"]);
+    assert!(help.status.success() && help.stderr.is_empty());
+    for part in ["generate", "--out", "--seed", "--scene", "--resume", "130"] {
+        assert!(text(&help.stdout).contains(part), "{part}");
+    }
+    assert!(text(&gen3d(dir.path(), &["--version"]).stdout).starts_with("gen3d "));
+    assert_eq!(gen3d(dir.path(), &[]).status.code(), Some(2));
+}
+
+#[test]
+fn wrong_arguments() {
+    refused(&["a jay"], &["--out"]);
+    refused(&["a jay", "--out", "a.glb", "--stepz", "3"], &["--stepz", "--steps"]);
+    refused(&["a jay", "--out", "a.glb", "--steps", "many"], &["many", "--steps"]);
+    refused(&["generate"], &["<PROMPT>", "--out"]);
+    refused(&["a", "blue", "jay", "--out", "a.glb"], &["blue"]);
+    refused(&["a jay", "--out", "a.glb", "--threads", "0"], &["--threads"]);
+    refused(&["a jay", "--out", "a.glb", "--quiet", "--verbose"], &["cannot be used with"]);
+}
+
+#[test]
+fn bad_prompts() {
+    refused(&["", "--out", "a.glb"], &["error: prompt: empty", "\n\nhint: "]);
+    refused(&[&"x".repeat(10_000), "--out", "a.glb"], &["10000 characters", "hint: "]);
+    refused(&["a\nb", "--out", "a.glb"], &["control character", "hint: "]);
+    let dir = tempfile::tempdir().unwrap();
+    let args = [OsStr::from_bytes(b"a \xff jay"), OsStr::new("--out"), OsStr::new("a.glb")];
+    let output = gen3d_os(dir.path(), &args);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(text(&output.stderr).contains("error: prompt: not valid UTF-8"), "{}", text(&output.stderr));
+}
+
+#[test]
+fn impossible_outputs() {
+    refused(&["a jay", "--out", "a.stl"], &["unknown extension `.stl`", "hint: formats: .glb, .obj, .ply"]);
+    refused(&["a jay", "--out", "jay"], &["no file extension"]);
+    refused(&["a jay", "--out", "no/such/a.glb"], &["does not exist", "hint: create it first: mkdir -p no/such"]);
+    // Not even root may create files there.
+    let dir = tempfile::tempdir().unwrap();
+    let output = gen3d(dir.path(), &["a jay", "--out", "/proc/a.glb"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).starts_with("error: /proc: "), "{}", text(&output.stderr));
+}
+
+#[test]
+fn unknown_names_come_with_suggestions() {
+    refused(
+        &["a jay", "--out", "a.glb", "--scene", "defualt"],
+        &["there is no scene `defualt`", "did you mean `default`?", "default, draft, fine"],
+    );
+    refused(&["a jay", "--out", "a.glb", "--method", "vsd"], &["`method`", "sds"]);
+}
+
+#[test]
+fn the_configuration_is_strict() {
+    let out = ["a jay", "--out", "a.glb"];
+    let with = |more: &[&'static str]| [&out[..], more].concat();
+    refused(&with(&["--set", "optim.stepz=3"]), &["unknown key: `optim.stepz`", "did you mean `optim.steps`?"]);
+    refused(&with(&["--set", "steps"]), &["`steps` is not KEY=VALUE"]);
+    refused(&with(&["--steps", "0"]), &["optim.steps: 0 is outside 1 … 100000", "comes from --steps"]);
+    refused(&with(&["--steps", "-5"]), &["--steps", "-5"]);
+    refused(&with(&["--seed", "-1"]), &["--seed", "-1"]);
+    refused(&with(&["--set", "camera.size=100000"]), &["camera.size: 100000 is outside 16 … 512"]);
+    refused(&with(&["--guidance-scale", "NaN"]), &["sds.guidance_scale: NaN is outside 0 … 1000"]);
+}
+
+#[test]
+fn a_scene_file_is_named_in_its_errors() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = |scene: &str| {
+        fs::write(dir.path().join("my.toml"), scene).unwrap();
+        let output = gen3d(dir.path(), &["a jay", "--out", "a.glb", "--scene", "my.toml"]);
+        assert_eq!(output.status.code(), Some(2));
+        text(&output.stderr)
+    };
+    assert!(run("[camera]\nviewz = 3\n").contains("error: my.toml: unknown key: `camera.viewz`"));
+    assert!(run("[camera\n").contains("error: my.toml: TOML parse error at line 1"));
+    assert!(run("[camera]\nviews = 900\n").contains("hint: the value comes from my.toml"));
+    let output = gen3d(dir.path(), &["a jay", "--out", "a.glb", "--scene", "other.toml"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("error: other.toml: No such file"));
+    assert!(!dir.path().join("a.gen3d").exists());
+}
