@@ -7,11 +7,16 @@ use super::load::{MAX_ELEMENTS, Read};
 /// `N` numbers per element; integers are scaled to [0, 1] or [−1, 1] if the accessor says so.
 ///
 /// The accessor may have more than `N` components (colours with alpha); the rest is skipped.
-pub(super) fn floats<const N: usize>(accessor: &gltf::Accessor<'_>, buffers: &[Vec<u8>]) -> Read<Vec<[f32; N]>> {
+pub(super) fn floats<const N: usize>(
+    accessor: &gltf::Accessor<'_>,
+    buffers: &[Vec<u8>],
+) -> Read<Vec<[f32; N]>> {
     let kind = accessor.data_type();
     let width = kind.size();
     let normalized = accessor.normalized();
-    elements(accessor, buffers, N, |bytes| std::array::from_fn(|i| number(&bytes[i * width..], kind, normalized)))
+    elements(accessor, buffers, N, |bytes| {
+        std::array::from_fn(|i| number(&bytes[i * width..], kind, normalized))
+    })
 }
 
 /// Vertex numbers.
@@ -34,7 +39,9 @@ fn elements<T: Clone>(
     let name = format!("accessor {}", accessor.index());
     let (count, size) = (accessor.count(), accessor.size());
     if accessor.dimensions().multiplicity() < components {
-        return Err(format!("{name} is {:?}, {components} components are needed", accessor.dimensions()).into());
+        return Err(
+            format!("{name} is {:?}, {components} components are needed", accessor.dimensions()).into()
+        );
     }
     if count > MAX_ELEMENTS {
         return Err(format!("{name} claims {count} elements").into());
@@ -57,7 +64,8 @@ fn elements<T: Clone>(
             IndexType::U32 => 4,
         };
         let beyond = || format!("the sparse part of {name} reaches beyond its buffer");
-        let keys = slice(&at.view(), buffers, at.offset(), sparse.count(), width, width).ok_or_else(beyond)?;
+        let keys =
+            slice(&at.view(), buffers, at.offset(), sparse.count(), width, width).ok_or_else(beyond)?;
         let data = slice(&of.view(), buffers, of.offset(), sparse.count(), size, size).ok_or_else(beyond)?;
         for (key, bytes) in keys.chunks_exact(width).zip(data.chunks_exact(size)) {
             let key = key.iter().rev().fold(0, |sum, &b| sum << 8 | usize::from(b));

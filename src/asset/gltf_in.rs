@@ -71,8 +71,10 @@ fn adapt(json: &mut Value) -> Read<()> {
     let required = json.get("extensionsRequired").and_then(Value::as_array).cloned().unwrap_or_default();
     for name in required.iter().filter_map(Value::as_str) {
         if !SUPPORTED.contains(&name) && !name.starts_with("KHR_materials_") {
-            return Err(Reason::from(format!("the file needs the glTF extension {name}, which is not supported"))
-                .hint("export without compression (Draco, meshopt, Basis) and with PNG or JPEG textures"));
+            return Err(Reason::from(format!(
+                "the file needs the glTF extension {name}, which is not supported"
+            ))
+            .hint("export without compression (Draco, meshopt, Basis) and with PNG or JPEG textures"));
         }
     }
     if let Some(object) = json.as_object_mut() {

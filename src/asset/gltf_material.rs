@@ -81,12 +81,15 @@ impl Pictures<'_> {
         };
         base_color[3] = match alpha {
             Alpha::Blended => base_color[3],
-            Alpha::Cut(cutoff) if base_color_texture.is_none() => f32::from(u8::from(base_color[3] >= cutoff)),
+            Alpha::Cut(cutoff) if base_color_texture.is_none() => {
+                f32::from(u8::from(base_color[3] >= cutoff))
+            }
             _ => 1.0,
         };
         let (mut metallic, mut roughness) = (pbr.metallic_factor(), pbr.roughness_factor());
         if let Some(info) = pbr.metallic_roughness_texture() {
-            let mean = mean(&*self.picture(&info)?, |[_, g, b, _]| Vec3::new(0.0, g.into(), b.into()) / 255.0);
+            let mean =
+                mean(&*self.picture(&info)?, |[_, g, b, _]| Vec3::new(0.0, g.into(), b.into()) / 255.0);
             (metallic, roughness) = (metallic * mean.z, roughness * mean.y);
         }
         let mut emissive = Vec3::from(source.emissive_factor()) * source.emissive_strength().unwrap_or(1.0);

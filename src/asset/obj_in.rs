@@ -34,7 +34,8 @@ pub(super) fn read(bytes: &[u8], folder: Option<&Path>) -> Read<Asset> {
     let (models, materials) = tobj::load_obj_buf(&mut Cursor::new(text.as_bytes()), &options, library)
         .map_err(|e| format!("invalid OBJ: {e}"))?;
     let materials = materials.unwrap_or_default();
-    let mut asset = Asset { materials: materials.iter().map(|m| material(m, folder)).collect(), ..Asset::default() };
+    let mut asset =
+        Asset { materials: materials.iter().map(|m| material(m, folder)).collect(), ..Asset::default() };
     asset.materials.push(Material::default());
     let plain = asset.materials.len() - 1;
     for model in models {

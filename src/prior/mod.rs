@@ -170,3 +170,6 @@ pub fn encode_prompts(
 pub fn looks_like_prior(path: &Path) -> bool {
     ["model_index.json", "unet/config.json", "vae/config.json"].iter().all(|f| path.join(f).is_file())
 }
+
+#[cfg(test)]
+mod tests;

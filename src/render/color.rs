@@ -22,11 +22,12 @@ pub fn decode_table() -> &'static [f32; 256] {
 }
 
 /// Light at which the rounded code changes from `code` to `code + 1`; the last never does.
-static STEPS: LazyLock<[f32; 256]> = LazyLock::new(|| {
-    std::array::from_fn(|code| {
-        if code == 255 { f32::INFINITY } else { srgb_to_linear((code as f32 + 0.5) / 255.0) }
-    })
-});
+static STEPS: LazyLock<[f32; 256]> =
+    LazyLock::new(|| {
+        std::array::from_fn(|code| {
+            if code == 255 { f32::INFINITY } else { srgb_to_linear((code as f32 + 0.5) / 255.0) }
+        })
+    });
 
 /// Where to start searching [`STEPS`]: the code of each of 1024 equal steps of light, rounded down.
 static GUESS: LazyLock<[u8; 1024]> = LazyLock::new(|| {

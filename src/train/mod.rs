@@ -1,1 +1,116 @@
 //! Training of the embedded models: data, VAE, text encoder and U-Net.
+
+pub mod config;
+pub mod data;
+pub mod pictures;
+mod publish;
+pub mod run;
+pub mod samples;
+pub mod unet;
+pub mod vae;
+
+use std::path::{Path, PathBuf};
+
+use candle_core::{Device, Tensor};
+
+use crate::error::{Error, Result};
+use crate::prior::tokenizer::Tokenizer;
+use crate::prior::vae::Vae;
+use crate::prior::weights::Store;
+use config::TrainConfig;
+use data::Dataset;
+use pictures::Pictures;
+use run::Run;
+use unet::{Latents, Training};
+
+/// Where a training takes its objects from and puts its files.
+pub struct Places {
+    /// Unpacked corpus (with `manifest.csv`), if there is one.
+    pub corpus: Option<PathBuf>,
+    /// Folder of parametric recipes.
+    pub props: PathBuf,
+    /// Folder of checkpoints and logs; an earlier run there is continued.
+    pub run: PathBuf,
+    /// Folder that receives the model in diffusers' layout.
+    pub out: PathBuf,
+}
+
+/// Trains the embedded prior: autoencoder first, then text encoder and U-Net on its latents.
+///
+/// # Errors
+/// Bad config or data, a loss that is not finite, files that cannot be written, or
+/// [`Error::Interrupted`] after a checkpoint.
+pub fn train_prior(
+    config: &TrainConfig,
+    places: &Places,
+    progress: &mut dyn FnMut(&str, u32, u32, f64),
+) -> Result<()> {
+    config.check()?;
+    std::fs::create_dir_all(&places.run).map_err(|e| Error::io(&places.run, e))?;
+    remember_config(config, &places.run)?;
+    let data = Dataset::open(places.corpus.as_deref(), &places.props, data_config(config), config.seed)?;
+    let pictures = Pictures::draw(&data, config.pictures, config.image_size, |done| {
+        progress("pictures", done as u32, config.pictures as u32, 0.0);
+        if run::STOP.load(std::sync::atomic::Ordering::Relaxed) { Err(Error::Interrupted) } else { Ok(()) }
+    })?;
+    let mut run = Run { dir: places.run.clone(), progress };
+    let vae_weights = vae::train(config, &pictures, &mut run)?;
+    let frozen = Store::loaded(vae_weights.clone(), candle_core::DType::F32, false, &Device::Cpu);
+    let vae = Vae::new(config.vae_config(1.0), &frozen.root())?;
+    let latents = vae::encode_all(&vae, &pictures, &mut run)?;
+    let scaling = 1.0 / standard_deviation(&latents)?;
+    let values = (latents * scaling)?;
+    let tokenizer = Tokenizer::train(&data.captions(), config.vocab_size, config.max_tokens)?;
+    let mut training = Training::new(config, &tokenizer, Latents { values, pictures: &pictures })?;
+    let outcome = training.run(&mut run);
+    // An interrupted training still leaves a usable model: what was learned so far.
+    if matches!(outcome, Ok(()) | Err(Error::Interrupted)) {
+        let words = data.vocabulary();
+        publish::write(&places.out, config, &tokenizer, &words, scaling, &vae_weights, &training.trained()?)?;
+    }
+    outcome
+}
+
+fn data_config(config: &TrainConfig) -> data::DataConfig {
+    data::DataConfig { image_size: config.image_size as u32, ..data::DataConfig::default() }
+}
+
+/// A run is continued only with the settings it was started with, except for the numbers of steps.
+fn remember_config(config: &TrainConfig, dir: &Path) -> Result<()> {
+    let path = dir.join("train.toml");
+    let text = toml::to_string_pretty(config).map_err(|e| Error::Failed(e.to_string()))?;
+    if let Ok(old) = std::fs::read_to_string(&path) {
+        let mut old: TrainConfig = toml::from_str(&old).map_err(|e| Error::file(&path, e.to_string()))?;
+        old.vae.steps = config.vae.steps;
+        old.unet.steps = config.unet.steps;
+        if toml::to_string_pretty(&old).ok().as_deref() != Some(&text) {
+            return Err(Error::file(&path, "the run there was started with other settings")
+                .hint("give the same settings to continue it, or another --run folder"));
+        }
+    }
+    std::fs::write(&path, text).map_err(|e| Error::io(path, e))
+}
+
+/// Root mean square about the mean over all values.
+fn standard_deviation(x: &Tensor) -> Result<f64> {
+    let x = x.flatten_all()?.to_vec1::<f32>()?;
+    let n = x.len().max(1) as f64;
+    let mean = x.iter().map(|&v| f64::from(v)).sum::<f64>() / n;
+    let variance = x.iter().map(|&v| (f64::from(v) - mean).powi(2)).sum::<f64>() / n;
+    if variance <= 0.0 || !variance.is_finite() {
+        return Err(Error::Failed("the autoencoder's latents are constant".into()));
+    }
+    Ok(variance.sqrt())
+}
+
+/// Writes a prior of given weights (autoencoder, text encoder, U-Net), for tests of the loader.
+#[cfg(test)]
+pub(crate) fn publish_for_tests(
+    out: &Path,
+    config: &TrainConfig,
+    tokenizer: &Tokenizer,
+    words: &std::collections::BTreeSet<String>,
+    [vae, text, unet]: [std::collections::HashMap<String, Tensor>; 3],
+) -> Result<()> {
+    publish::write(out, config, tokenizer, words, 0.5, &vae, &unet::Trained { text, unet })
+}

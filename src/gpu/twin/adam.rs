@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use super::lanes::multiversion;
+use super::lanes::{Vector, multiversion};
 use crate::gpu::kernels::AdamParams;
 
 const CHUNK: usize = 16_384;
@@ -20,7 +20,13 @@ pub fn adam(p: &AdamParams, params: &mut [f32], grad: &mut [f32], m: &mut [f32],
 multiversion!(update = update_body(p: &AdamParams, params: &mut [f32], grad: &mut [f32], m: &mut [f32], v: &mut [f32]));
 
 #[inline(always)]
-fn update_body(p: &AdamParams, params: &mut [f32], grad: &mut [f32], m: &mut [f32], v: &mut [f32]) {
+fn update_body<V: Vector>(
+    p: &AdamParams,
+    params: &mut [f32],
+    grad: &mut [f32],
+    m: &mut [f32],
+    v: &mut [f32],
+) {
     for (((x, g), m), v) in params.iter_mut().zip(grad).zip(m).zip(v) {
         *m = p.beta1 * *m + (1.0 - p.beta1) * *g;
         *v = p.beta2 * *v + (1.0 - p.beta2) * *g * *g;

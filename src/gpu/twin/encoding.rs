@@ -2,14 +2,11 @@
 
 use rayon::prelude::*;
 
-use super::lanes::{LANES, Lanes, multiversion};
-use crate::gpu::kernels::{FEATURES, FieldParams, Level, MAX_LEVELS};
+use super::lanes::{LANES, Lanes, Vector, multiversion};
+use crate::gpu::kernels::{FEATURES, FieldParams, Level};
 
 /// A block of positions in grid coordinates, [0, 1], by axis.
-pub(super) type Unit = [Lanes; 3];
-
-/// Features of a block, `[level][feature]`.
-pub(super) type Encoded = [[Lanes; FEATURES]; MAX_LEVELS];
+type Unit = [Lanes; 3];
 
 /// The eight corners of the cells that a block of points is in.
 struct Corners {
@@ -26,31 +23,44 @@ impl Corners {
     /// Fills in the corners of one level. Every index is below `level.entries`.
     #[inline(always)]
     fn locate(&mut self, level: &Level, unit: &Unit) {
-        let cells = (level.vertices - 1) as f32;
-        let last = (level.vertices - 2) as f32;
-        let mut low = [[0u32; LANES]; 3];
+        let (cells, last) = ((level.vertices - 1) as f32, (level.vertices - 2) as f32);
+        // An axis' share of the index, and of the weight, at the lower and the upper vertex.
+        let mut share = [[[0u32; LANES]; 2]; 3];
         let mut part = [[[0.0f32; LANES]; 2]; 3];
+        let factors = if level.hashed == 0 {
+            [1, level.vertices, level.vertices * level.vertices]
+        } else {
+            [1, 2_654_435_761, 805_459_861]
+        };
         for axis in 0..3 {
             for lane in 0..LANES {
                 let x = unit[axis][lane] * cells;
-                // Truncation is floor here: x is not negative.
-                let cell = x.min(last) as i32;
-                low[axis][lane] = cell as u32;
-                part[axis][1][lane] = x - cell as f32;
-                part[axis][0][lane] = 1.0 - part[axis][1][lane];
+                let low = if x < last { x } else { last };
+                // SAFETY: `unit` is in [0, 1] and never NaN (see `load_unit`), so this is in 0..4096.
+                // The checked cast does not vectorise. Truncation is floor here.
+                let cell = unsafe { low.to_int_unchecked::<i32>() };
+                let up = x - cell as f32;
+                part[axis][0][lane] = 1.0 - up;
+                part[axis][1][lane] = up;
+                share[axis][0][lane] = (cell as u32).wrapping_mul(factors[axis]);
+                share[axis][1][lane] = (cell as u32 + 1).wrapping_mul(factors[axis]);
             }
         }
         for (corner, (index, weight)) in self.index.iter_mut().zip(&mut self.weight).enumerate() {
-            let (dx, dy, dz) = (corner & 1, corner >> 1 & 1, corner >> 2);
+            let up = [corner & 1, corner >> 1 & 1, corner >> 2];
+            let ([x, y, z], [a, b, c]) =
+                (std::array::from_fn(|i| &share[i][up[i]]), std::array::from_fn(|i| &part[i][up[i]]));
+            if level.hashed == 0 {
+                for lane in 0..LANES {
+                    index[lane] = x[lane] + y[lane] + z[lane];
+                }
+            } else {
+                for lane in 0..LANES {
+                    index[lane] = (x[lane] ^ y[lane] ^ z[lane]) & (level.entries - 1);
+                }
+            }
             for lane in 0..LANES {
-                weight[lane] = part[0][dx][lane] * part[1][dy][lane] * part[2][dz][lane];
-                let (x, y, z) =
-                    (low[0][lane] + dx as u32, low[1][lane] + dy as u32, low[2][lane] + dz as u32);
-                index[lane] = if level.hashed == 0 {
-                    x + level.vertices * (y + level.vertices * z)
-                } else {
-                    (x ^ y.wrapping_mul(2_654_435_761) ^ z.wrapping_mul(805_459_861)) & (level.entries - 1)
-                };
+                weight[lane] = a[lane] * b[lane] * c[lane];
             }
         }
     }
@@ -58,42 +68,62 @@ impl Corners {
 
 /// Loads up to `LANES` points of `[n, 3]` world coordinates as [0, 1]³; missing lanes are zero.
 #[inline(always)]
-pub(super) fn load_unit(positions: &[f32]) -> Unit {
+fn load_unit(positions: &[f32]) -> Unit {
     let mut unit = [[0.0; LANES]; 3];
+    let [x, y, z] = &mut unit;
     for (lane, position) in positions.as_chunks::<3>().0.iter().take(LANES).enumerate() {
-        for axis in 0..3 {
-            unit[axis][lane] = position[axis] * 0.5 + 0.5;
-        }
-    }
-    for axis in &mut unit {
-        for x in axis {
-            // `max` first: it turns NaN into 0, which keeps every index in range.
-            *x = x.max(0.0).min(1.0);
-        }
+        x[lane] = to_unit(position[0]);
+        y[lane] = to_unit(position[1]);
+        z[lane] = to_unit(position[2]);
     }
     unit
 }
 
-/// Trilinear features of the active levels; the others are left alone.
+/// World to grid coordinate. NaN becomes 0, which keeps every index in range.
 #[inline(always)]
-pub(super) fn encode(p: &FieldParams, unit: &Unit, grid: &[f32], encoded: &mut Encoded) {
+fn to_unit(x: f32) -> f32 {
+    let x = x * 0.5 + 0.5;
+    let x = if x > 0.0 { x } else { 0.0 };
+    if x < 1.0 { x } else { 1.0 }
+}
+
+/// Trilinear features of points, `[level][point]`; zero where a level is off. Level by level, so
+/// that a level's table stays in the cache.
+#[inline(always)]
+pub(super) fn encode<V: Vector>(
+    p: &FieldParams,
+    positions: &[f32],
+    grid: &[f32],
+    features: &mut [&mut [[f32; FEATURES]]],
+) {
     let mut corners = Corners::new();
+    let units: Vec<Unit> = positions.chunks(3 * LANES).map(load_unit).collect();
     let entries = grid.as_chunks::<FEATURES>().0;
-    for (level, out) in p.table[..p.active_levels as usize].iter().zip(encoded) {
-        corners.locate(level, unit);
+    let (on, off) = features.split_at_mut(p.active_levels as usize);
+    for (level, features) in p.table.iter().zip(on) {
         let table = &entries[level.offset as usize..][..level.entries as usize];
-        for lane in 0..LANES {
-            let mut sum = [0.0; FEATURES];
-            for corner in 0..8 {
+        for (unit, out) in units.iter().zip(features.chunks_mut(LANES)) {
+            corners.locate(level, unit);
+            let mut sum = [V::splat(0.0); FEATURES];
+            for (index, weight) in corners.index.iter().zip(&corners.weight) {
+                let weight = V::load(weight);
                 // SAFETY: `locate` keeps every index below `level.entries`, the length of `table`.
-                let entry = unsafe { table.get_unchecked(corners.index[corner][lane] as usize) };
-                let weight = corners.weight[corner][lane];
-                sum[0] += weight * entry[0];
-                sum[1] += weight * entry[1];
+                let entry = unsafe { V::gather(table, index) };
+                for (sum, entry) in sum.iter_mut().zip(entry) {
+                    *sum = sum.add_product(weight, entry);
+                }
             }
-            out[0][lane] = sum[0];
-            out[1][lane] = sum[1];
+            let mut lanes = [[0.0; LANES]; FEATURES];
+            for (lanes, sum) in lanes.iter_mut().zip(sum) {
+                sum.store(lanes);
+            }
+            for (lane, out) in out.iter_mut().enumerate() {
+                *out = [lanes[0][lane], lanes[1][lane]];
+            }
         }
+    }
+    for features in off {
+        features.fill([0.0; FEATURES]);
     }
 }
 
@@ -118,7 +148,7 @@ pub fn grid_backward(p: &FieldParams, positions: &[f32], features: &[f32], grid_
 multiversion!(scatter = scatter_body(level: &Level, positions: &[f32], features: &[f32], table: &mut [f32]));
 
 #[inline(always)]
-fn scatter_body(level: &Level, positions: &[f32], features: &[f32], table: &mut [f32]) {
+fn scatter_body<V: Vector>(level: &Level, positions: &[f32], features: &[f32], table: &mut [f32]) {
     let table = &mut table.as_chunks_mut::<FEATURES>().0[..level.entries as usize];
     let mut corners = Corners::new();
     for (positions, grads) in positions.chunks(3 * LANES).zip(features.chunks(FEATURES * LANES)) {

@@ -2,12 +2,12 @@
 
 use rayon::prelude::*;
 
-use super::encoding::{Encoded, encode, load_unit};
-use super::lanes::{LANES, Lanes, exp, multiversion, one_minus_exp_neg, softplus};
+use super::encoding::encode;
+use super::lanes::{LANES, Lanes, Vector, exp, multiversion, one_minus_exp_neg, softplus};
 use crate::gpu::kernels::{FEATURES, FieldParams, MAX_LEVELS, OUTPUTS};
 
 /// Points of one task. The MLP's gradient has one partial sum for each.
-const CHUNK: usize = 4096;
+const CHUNK: usize = 8192;
 /// Widest hidden layer.
 const MAX_HIDDEN: usize = 128;
 /// Widest input.
@@ -24,12 +24,20 @@ pub fn field_forward(
     field: &mut [f32],
     features: &mut [f32],
 ) {
-    let n = p.points as usize;
-    let keep = if p.keep_features == 0 { 0 } else { p.levels as usize };
-    let mut kept = FeatureChunks::new(&mut features[..keep * n * FEATURES], n, keep);
-    (field[..n * OUTPUTS].par_chunks_mut(CHUNK * OUTPUTS))
-        .zip(positions[..3 * n].par_chunks(CHUNK * 3))
-        .zip(kept.by_chunk.par_iter_mut())
+    let (n, levels) = (p.points as usize, p.levels as usize);
+    let work =
+        (field[..n * OUTPUTS].par_chunks_mut(CHUNK * OUTPUTS)).zip(positions[..3 * n].par_chunks(CHUNK * 3));
+    if p.keep_features == 0 {
+        return work.for_each_init(
+            || vec![[0.0; FEATURES]; CHUNK * levels],
+            |scratch, (field, positions)| {
+                let mut features: Vec<_> = scratch.chunks_mut(CHUNK).collect();
+                forward(p, positions, grid, mlp, field, &mut features);
+            },
+        );
+    }
+    let mut kept = FeatureChunks::new(&mut features[..levels * n * FEATURES], n, levels);
+    work.zip(kept.by_chunk.par_iter_mut())
         .for_each(|((field, positions), features)| forward(p, positions, grid, mlp, field, features));
 }
 
@@ -42,11 +50,9 @@ impl<'a> FeatureChunks<'a> {
     fn new(features: &'a mut [f32], points: usize, levels: usize) -> Self {
         let mut by_chunk: Vec<Vec<_>> =
             (0..points.div_ceil(CHUNK)).map(|_| Vec::with_capacity(levels)).collect();
-        if levels > 0 {
-            for level in features.as_chunks_mut::<FEATURES>().0.chunks_mut(points) {
-                for (chunk, part) in by_chunk.iter_mut().zip(level.chunks_mut(CHUNK)) {
-                    chunk.push(part);
-                }
+        for level in features.as_chunks_mut::<FEATURES>().0.chunks_mut(points) {
+            for (chunk, part) in by_chunk.iter_mut().zip(level.chunks_mut(CHUNK)) {
+                chunk.push(part);
             }
         }
         Self { by_chunk }
@@ -65,7 +71,7 @@ multiversion!(
 );
 
 #[inline(always)]
-fn forward_body(
+fn forward_body<V: Vector>(
     p: &FieldParams,
     positions: &[f32],
     grid: &[f32],
@@ -75,21 +81,19 @@ fn forward_body(
 ) {
     let (inputs, width) = (p.levels as usize * FEATURES, p.hidden as usize);
     let (w1, w2) = mlp.split_at(width * inputs);
-    let mut encoded: Encoded = [[[0.0; LANES]; FEATURES]; MAX_LEVELS];
+    encode::<V>(p, positions, grid, features);
+    let mut x = [[0.0; LANES]; MAX_INPUTS];
     let mut hidden = [[0.0; LANES]; MAX_HIDDEN];
     let mut out = [[0.0; LANES]; OUTPUTS];
     for (block, field) in field.chunks_mut(LANES * OUTPUTS).enumerate() {
-        let positions = &positions[block * LANES * 3..];
-        let unit = load_unit(positions);
-        encode(p, &unit, grid, &mut encoded);
-        for (level, kept) in features.iter_mut().enumerate() {
-            for (lane, kept) in kept[block * LANES..].iter_mut().take(LANES).enumerate() {
-                *kept = [encoded[level][0][lane], encoded[level][1][lane]];
+        for (features, [a, b]) in features.iter().zip(x.as_chunks_mut().0) {
+            for (lane, [f, g]) in features[block * LANES..].iter().take(LANES).enumerate() {
+                (a[lane], b[lane]) = (*f, *g);
             }
         }
-        matrix::<true>(w1, &encoded.as_flattened()[..inputs], &mut hidden[..width]);
-        matrix::<false>(w2, &hidden[..width], &mut out);
-        activate(p, &blob(p, positions), &mut out);
+        matrix::<V, true>(w1, &x[..inputs], &mut hidden[..width]);
+        matrix::<V, false>(w2, &hidden[..width], &mut out);
+        activate(p, &blob(p, &positions[block * LANES * 3..]), &mut out);
         for (lane, field) in field.as_chunks_mut::<OUTPUTS>().0.iter_mut().enumerate() {
             *field = [out[0][lane], out[1][lane], out[2][lane], out[3][lane]];
         }
@@ -98,21 +102,20 @@ fn forward_body(
 
 /// `y = W x` for a block, W row-major; with a ReLU if asked.
 #[inline(always)]
-fn matrix<const RELU: bool>(w: &[f32], x: &[Lanes], y: &mut [Lanes]) {
+fn matrix<V: Vector, const RELU: bool>(w: &[f32], x: &[Lanes], y: &mut [Lanes]) {
     for (rows, y) in w.chunks_exact(ROWS * x.len()).zip(y.as_chunks_mut::<ROWS>().0) {
-        let mut sum = [[0.0f32; LANES]; ROWS];
-        for (i, x) in x.iter().enumerate() {
-            for (row, sum) in sum.iter_mut().enumerate() {
-                let weight = rows[row * (rows.len() / ROWS) + i];
-                for lane in 0..LANES {
-                    sum[lane] += weight * x[lane];
-                }
-            }
+        let (ab, cd) = rows.split_at(2 * x.len());
+        let ((a, b), (c, d)) = (ab.split_at(x.len()), cd.split_at(x.len()));
+        let mut sum = [V::splat(0.0); ROWS];
+        for ((((x, a), b), c), d) in x.iter().zip(a).zip(b).zip(c).zip(d) {
+            let x = V::load(x);
+            sum[0] = sum[0].add_product(V::splat(*a), x);
+            sum[1] = sum[1].add_product(V::splat(*b), x);
+            sum[2] = sum[2].add_product(V::splat(*c), x);
+            sum[3] = sum[3].add_product(V::splat(*d), x);
         }
-        for (y, sum) in y.iter_mut().zip(&sum) {
-            for lane in 0..LANES {
-                y[lane] = if RELU { sum[lane].max(0.0) } else { sum[lane] };
-            }
+        for (y, sum) in y.iter_mut().zip(sum) {
+            if RELU { sum.max(V::splat(0.0)) } else { sum }.store(y);
         }
     }
 }
@@ -185,7 +188,7 @@ multiversion!(
 );
 
 #[inline(always)]
-fn backward_body(
+fn backward_body<V: Vector>(
     p: &FieldParams,
     mlp: &[f32],
     field: &[f32],
@@ -207,11 +210,12 @@ fn backward_body(
         block[filled] = i;
         filled += 1;
         if filled == LANES {
-            state.block(&block, field, grad, features, mlp_grad);
+            state.block::<V>(&block, field, grad, features);
             filled = 0;
         }
     }
-    state.block(&block[..filled], field, grad, features, mlp_grad);
+    state.block::<V>(&block[..filled], field, grad, features);
+    state.finish(mlp_grad);
 }
 
 /// Working memory of the backward pass.
@@ -225,9 +229,13 @@ struct Backward<'a> {
     w1t: Vec<f32>,
     x: [Lanes; MAX_INPUTS],
     /// The features point by point, for the outer product with the hidden gradient.
-    x_rows: [[f32; MAX_INPUTS]; LANES],
+    x_rows: [[Lanes; MAX_INPUTS / LANES]; LANES],
     hidden: [Lanes; MAX_HIDDEN],
     by_input: [Lanes; MAX_INPUTS],
+    /// Gradient of W1, its rows padded.
+    grad1: [[Lanes; MAX_INPUTS / LANES]; MAX_HIDDEN],
+    /// Gradient of W2, one sum a lane.
+    grad2: [[Lanes; OUTPUTS]; MAX_HIDDEN],
 }
 
 impl<'a> Backward<'a> {
@@ -247,21 +255,22 @@ impl<'a> Backward<'a> {
             w2,
             w1t,
             x: [[0.0; LANES]; MAX_INPUTS],
-            x_rows: [[0.0; MAX_INPUTS]; LANES],
+            x_rows: [[[0.0; LANES]; MAX_INPUTS / LANES]; LANES],
             hidden: [[0.0; LANES]; MAX_HIDDEN],
             by_input: [[0.0; LANES]; MAX_INPUTS],
+            grad1: [[[0.0; LANES]; MAX_INPUTS / LANES]; MAX_HIDDEN],
+            grad2: [[[0.0; LANES]; OUTPUTS]; MAX_HIDDEN],
         }
     }
 
     /// One block of at most `LANES` points, by their indices.
     #[inline(always)]
-    fn block(
+    fn block<V: Vector>(
         &mut self,
         points: &[usize],
         field: &[[f32; OUTPUTS]],
         grad: &[[f32; OUTPUTS]],
         features: &mut [&mut [[f32; FEATURES]]],
-        mlp_grad: &mut [f32],
     ) {
         let (inputs, width) = (self.inputs, self.width);
         for (level, features) in features.iter().enumerate() {
@@ -269,38 +278,43 @@ impl<'a> Backward<'a> {
                 let [a, b] = features[i];
                 self.x[2 * level][lane] = a;
                 self.x[2 * level + 1][lane] = b;
-                self.x_rows[lane][2 * level..2 * level + 2].copy_from_slice(&features[i]);
+                self.x_rows[lane].as_flattened_mut()[2 * level..2 * level + 2].copy_from_slice(&[a, b]);
             }
         }
         // Lanes without a point have a zero gradient, whatever their features still are.
-        let by_out = logit_gradient(self.p, points, field, grad);
-        matrix::<true>(self.w1, &self.x[..inputs], &mut self.hidden[..width]);
-        let (grad1, grad2) = mlp_grad.split_at_mut(width * inputs);
-        for (j, hidden) in self.hidden[..width].iter_mut().enumerate() {
-            let mut by_hidden = [0.0; LANES];
-            for (o, by_out) in by_out.iter().enumerate() {
-                let weight = self.w2[o * width + j];
-                let mut products = [0.0; LANES];
-                for lane in 0..LANES {
-                    by_hidden[lane] += weight * by_out[lane];
-                    products[lane] = by_out[lane] * hidden[lane];
-                }
-                grad2[o * width + j] += total(products);
+        let by_out = logit_gradient(self.p, points, field, grad).map(|x| V::load(&x));
+        matrix::<V, true>(self.w1, &self.x[..inputs], &mut self.hidden[..width]);
+        for (j, (hidden, sums)) in self.hidden[..width].iter_mut().zip(&mut self.grad2).enumerate() {
+            let mut by_hidden = V::splat(0.0);
+            for (o, (by_out, sum)) in by_out.iter().zip(sums).enumerate() {
+                by_hidden = by_hidden.add_product(V::splat(self.w2[o * width + j]), *by_out);
+                V::load(sum).add_product(*by_out, V::load(hidden)).store(sum);
             }
+            let mut through = [0.0; LANES];
+            by_hidden.store(&mut through);
             for lane in 0..LANES {
-                hidden[lane] = if hidden[lane] > 0.0 { by_hidden[lane] } else { 0.0 };
+                hidden[lane] = if hidden[lane] > 0.0 { through[lane] } else { 0.0 };
             }
         }
-        outer_product(&self.hidden[..width], &self.x_rows, inputs, grad1);
-        matrix::<false>(
-            &self.w1t,
-            &self.hidden[..width],
-            &mut self.by_input[..inputs.next_multiple_of(ROWS)],
-        );
+        for vector in 0..inputs.div_ceil(LANES) {
+            outer_product::<V>(&self.hidden[..width], &self.x_rows, &mut self.grad1, vector);
+        }
+        let by_input = &mut self.by_input[..inputs.next_multiple_of(ROWS)];
+        matrix::<V, false>(&self.w1t, &self.hidden[..width], by_input);
         for (level, features) in features.iter_mut().enumerate() {
             for (lane, &i) in points.iter().enumerate() {
-                features[i] = [self.by_input[2 * level][lane], self.by_input[2 * level + 1][lane]];
+                features[i] = [by_input[2 * level][lane], by_input[2 * level + 1][lane]];
             }
+        }
+    }
+
+    fn finish(&self, mlp_grad: &mut [f32]) {
+        let (grad1, grad2) = mlp_grad.split_at_mut(self.width * self.inputs);
+        for (out, row) in grad1.chunks_exact_mut(self.inputs).zip(&self.grad1) {
+            out.copy_from_slice(&row.as_flattened()[..self.inputs]);
+        }
+        for (k, out) in grad2.iter_mut().enumerate() {
+            *out = self.grad2[k % self.width][k / self.width].iter().sum();
         }
     }
 }
@@ -326,35 +340,26 @@ fn logit_gradient(
     by_out
 }
 
-/// Sum over the lanes, in a fixed order that vectorises.
+/// `grad[j] += Σ_lane by_hidden[j][lane]·x[lane]` for the given vector of each row.
 #[inline(always)]
-fn total(mut x: Lanes) -> f32 {
-    let mut half = LANES / 2;
-    while half > 0 {
-        for lane in 0..half {
-            x[lane] += x[lane + half];
-        }
-        half /= 2;
-    }
-    x[0]
-}
-
-/// `grad[j][i] += Σ_lane by_hidden[j][lane]·x[lane][i]`.
-#[inline(always)]
-fn outer_product(by_hidden: &[Lanes], x: &[[f32; MAX_INPUTS]; LANES], inputs: usize, grad: &mut [f32]) {
-    for (rows, grad) in by_hidden.as_chunks::<ROWS>().0.iter().zip(grad.chunks_exact_mut(ROWS * inputs)) {
-        let mut sum = [[0.0f32; MAX_INPUTS]; ROWS];
+fn outer_product<V: Vector>(
+    by_hidden: &[Lanes],
+    x: &[[Lanes; MAX_INPUTS / LANES]; LANES],
+    grad: &mut [[Lanes; MAX_INPUTS / LANES]; MAX_HIDDEN],
+    vector: usize,
+) {
+    for (rows, grad) in by_hidden.as_chunks::<ROWS>().0.iter().zip(grad.as_chunks_mut::<ROWS>().0) {
+        let [a, b, c, d] = rows;
+        let mut sum = [V::splat(0.0); ROWS];
         for (lane, x) in x.iter().enumerate() {
-            for (row, sum) in rows.iter().zip(&mut sum) {
-                for i in 0..MAX_INPUTS {
-                    sum[i] += row[lane] * x[i];
-                }
-            }
+            let x = V::load(&x[vector]);
+            sum[0] = sum[0].add_product(V::splat(a[lane]), x);
+            sum[1] = sum[1].add_product(V::splat(b[lane]), x);
+            sum[2] = sum[2].add_product(V::splat(c[lane]), x);
+            sum[3] = sum[3].add_product(V::splat(d[lane]), x);
         }
-        for (sum, grad) in sum.iter().zip(grad.chunks_exact_mut(inputs)) {
-            for (grad, s) in grad.iter_mut().zip(sum) {
-                *grad += s;
-            }
+        for (grad, sum) in grad.iter_mut().zip(sum) {
+            V::load(&grad[vector]).add_product(V::splat(1.0), sum).store(&mut grad[vector]);
         }
     }
 }

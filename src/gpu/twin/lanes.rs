@@ -2,13 +2,186 @@
 //! instruction set at run time (the binary is built for baseline x86-64).
 
 /// Points of one block.
-pub(super) const LANES: usize = 32;
+pub(super) const LANES: usize = 16;
 
 /// One number for each point of a block.
 pub(super) type Lanes = [f32; LANES];
 
+/// A block in vector registers. Loops over [`Lanes`] vectorise by themselves, but the compiler does
+/// not keep the accumulators of a matrix product in registers without being told.
+pub(super) trait Vector: Copy {
+    fn splat(x: f32) -> Self;
+    fn load(x: &Lanes) -> Self;
+    fn store(self, x: &mut Lanes);
+    fn max(self, other: Self) -> Self;
+    /// `self + a·b`, rounded twice.
+    fn add_product(self, a: Self, b: Self) -> Self;
+    /// Both features of 16 entries.
+    ///
+    /// # Safety
+    /// Every index is inside of the table.
+    unsafe fn gather(table: &[[f32; 2]], index: &[u32; LANES]) -> [Self; 2];
+}
+
+/// Whatever the baseline has.
+#[derive(Clone, Copy)]
+pub(super) struct Portable(Lanes);
+
+impl Vector for Portable {
+    #[inline(always)]
+    fn splat(x: f32) -> Self {
+        Self([x; LANES])
+    }
+
+    #[inline(always)]
+    fn load(x: &Lanes) -> Self {
+        Self(*x)
+    }
+
+    #[inline(always)]
+    fn store(self, x: &mut Lanes) {
+        *x = self.0;
+    }
+
+    #[inline(always)]
+    fn max(self, other: Self) -> Self {
+        Self(std::array::from_fn(|i| self.0[i].max(other.0[i])))
+    }
+
+    #[inline(always)]
+    fn add_product(self, a: Self, b: Self) -> Self {
+        Self(std::array::from_fn(|i| self.0[i] + a.0[i] * b.0[i]))
+    }
+
+    #[inline(always)]
+    unsafe fn gather(table: &[[f32; 2]], index: &[u32; LANES]) -> [Self; 2] {
+        // SAFETY: the caller's promise.
+        let entry = |i: usize| unsafe { table.get_unchecked(index[i] as usize) };
+        [Self(std::array::from_fn(|i| entry(i)[0])), Self(std::array::from_fn(|i| entry(i)[1]))]
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+pub(super) use x86::{Avx2, Avx512};
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    //! Only to be used inside of functions compiled for the instruction set: [`super::multiversion`].
+
+    use std::arch::x86_64::{
+        __m256, __m512, _mm256_add_ps, _mm256_i32gather_ps, _mm256_loadu_ps, _mm256_loadu_si256,
+        _mm256_max_ps, _mm256_mul_ps, _mm256_set1_ps, _mm256_storeu_ps, _mm512_add_epi32, _mm512_add_ps,
+        _mm512_castpd_ps, _mm512_i32gather_pd, _mm512_loadu_ps, _mm512_max_ps, _mm512_mul_ps,
+        _mm512_permutex2var_ps, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setr_epi32, _mm512_storeu_ps,
+    };
+
+    use super::{LANES, Lanes, Vector};
+
+    #[derive(Clone, Copy)]
+    pub(in super::super) struct Avx512(__m512);
+
+    // SAFETY (all blocks): `multiversion` detected the instruction set before it chose this type,
+    // and the loads and stores stay inside of the array.
+    impl Vector for Avx512 {
+        #[inline(always)]
+        fn splat(x: f32) -> Self {
+            Self(unsafe { _mm512_set1_ps(x) })
+        }
+
+        #[inline(always)]
+        fn load(x: &Lanes) -> Self {
+            Self(unsafe { _mm512_loadu_ps(x.as_ptr()) })
+        }
+
+        #[inline(always)]
+        fn store(self, x: &mut Lanes) {
+            unsafe { _mm512_storeu_ps(x.as_mut_ptr(), self.0) }
+        }
+
+        #[inline(always)]
+        fn max(self, other: Self) -> Self {
+            Self(unsafe { _mm512_max_ps(self.0, other.0) })
+        }
+
+        #[inline(always)]
+        fn add_product(self, a: Self, b: Self) -> Self {
+            Self(unsafe { _mm512_add_ps(self.0, _mm512_mul_ps(a.0, b.0)) })
+        }
+
+        #[inline(always)]
+        unsafe fn gather(table: &[[f32; 2]], index: &[u32; LANES]) -> [Self; 2] {
+            unsafe {
+                // Pairs as 64-bit numbers: half the loads of two 32-bit gathers.
+                let first = table.as_ptr().cast::<f64>();
+                let half = |from: *const u32| {
+                    let index = _mm256_loadu_si256(from.cast());
+                    _mm512_castpd_ps(_mm512_i32gather_pd::<8>(index, first))
+                };
+                let (low, high) = (half(index.as_ptr()), half(index.as_ptr().add(8)));
+                let even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+                let odd = _mm512_add_epi32(even, _mm512_set1_epi32(1));
+                [Self(_mm512_permutex2var_ps(low, even, high)), Self(_mm512_permutex2var_ps(low, odd, high))]
+            }
+        }
+    }
+
+    #[derive(Clone, Copy)]
+    pub(in super::super) struct Avx2(__m256, __m256);
+
+    // SAFETY (all blocks): as above.
+    impl Vector for Avx2 {
+        #[inline(always)]
+        fn splat(x: f32) -> Self {
+            let x = unsafe { _mm256_set1_ps(x) };
+            Self(x, x)
+        }
+
+        #[inline(always)]
+        fn load(x: &Lanes) -> Self {
+            unsafe { Self(_mm256_loadu_ps(x.as_ptr()), _mm256_loadu_ps(x.as_ptr().add(8))) }
+        }
+
+        #[inline(always)]
+        fn store(self, x: &mut Lanes) {
+            unsafe {
+                _mm256_storeu_ps(x.as_mut_ptr(), self.0);
+                _mm256_storeu_ps(x.as_mut_ptr().add(8), self.1);
+            }
+        }
+
+        #[inline(always)]
+        fn max(self, other: Self) -> Self {
+            unsafe { Self(_mm256_max_ps(self.0, other.0), _mm256_max_ps(self.1, other.1)) }
+        }
+
+        #[inline(always)]
+        fn add_product(self, a: Self, b: Self) -> Self {
+            unsafe {
+                Self(
+                    _mm256_add_ps(self.0, _mm256_mul_ps(a.0, b.0)),
+                    _mm256_add_ps(self.1, _mm256_mul_ps(a.1, b.1)),
+                )
+            }
+        }
+
+        #[inline(always)]
+        unsafe fn gather(table: &[[f32; 2]], index: &[u32; LANES]) -> [Self; 2] {
+            unsafe {
+                let low = _mm256_loadu_si256(index.as_ptr().cast());
+                let high = _mm256_loadu_si256(index.as_ptr().add(8).cast());
+                let first = table.as_ptr().cast::<f32>();
+                let gather = |from: *const f32| {
+                    Self(_mm256_i32gather_ps::<8>(from, low), _mm256_i32gather_ps::<8>(from, high))
+                };
+                [gather(first), gather(first.add(1))]
+            }
+        }
+    }
+}
+
 /// `multiversion!(name = body(arg: Type, …))` defines `fn name(arg: Type, …)` that runs the
-/// `#[inline(always)]` function `body`, compiled for the best instruction set of this machine.
+/// `#[inline(always)]` function `body::<V: Vector>`, compiled for the best instruction set of this
+/// machine.
 macro_rules! multiversion {
     ($name:ident = $body:ident($($arg:ident: $ty:ty),* $(,)?)) => {
         fn $name($($arg: $ty),*) {
@@ -16,11 +189,11 @@ macro_rules! multiversion {
             {
                 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2")]
                 fn avx512($($arg: $ty),*) {
-                    $body($($arg),*);
+                    $body::<$crate::gpu::twin::lanes::Avx512>($($arg),*);
                 }
                 #[target_feature(enable = "avx2")]
                 fn avx2($($arg: $ty),*) {
-                    $body($($arg),*);
+                    $body::<$crate::gpu::twin::lanes::Avx2>($($arg),*);
                 }
                 if is_x86_feature_detected!("avx512f")
                     && is_x86_feature_detected!("avx512bw")
@@ -35,7 +208,7 @@ macro_rules! multiversion {
                     return unsafe { avx2($($arg),*) };
                 }
             }
-            $body($($arg),*);
+            $body::<$crate::gpu::twin::lanes::Portable>($($arg),*);
         }
     };
 }

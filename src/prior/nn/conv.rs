@@ -1,0 +1,255 @@
+//! Two-dimensional convolution: forward and input gradient (one kernel), weight gradient in
+//! [`super::conv_weight`].
+
+use candle_core::{Result, Tensor, bail};
+use rayon::prelude::*;
+
+use super::conv_weight::weight_gradient;
+use super::plan::{Plan, Shape, Unit};
+use super::real::{Real, Shared, uninit, zeroed};
+use super::tape::{self, Arg, Layer};
+use super::tile::{self, Terms, conv_tile};
+
+/// Zeros around the input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Padding {
+    /// This many rows and columns on every side.
+    Same(usize),
+    /// One row below and one column on the right (diffusers pads its VAE's downsampling convolutions so).
+    BottomRight,
+}
+
+impl Padding {
+    /// (above and left, below and right).
+    pub(crate) fn sides(self) -> (usize, usize) {
+        match self {
+            Self::Same(n) => (n, n),
+            Self::BottomRight => (0, 1),
+        }
+    }
+}
+
+/// Cross-correlation of `x` [B, Ci, H, W] with `w` [Co, Ci, k, k], plus `b` [Co]: [B, Co, Ho, Wo] with
+/// `Ho = (H + padding - k) / stride + 1`.
+///
+/// # Errors
+/// When shapes, dtypes or devices do not fit together.
+pub fn conv2d(x: &Tensor, w: &Tensor, b: Option<&Tensor>, stride: usize, padding: Padding) -> Result<Tensor> {
+    let (_, ci, h, width) = x.dims4()?;
+    let (co, wi, k, k2) = w.dims4()?;
+    let (before, after) = padding.sides();
+    if ci != wi || k != k2 || k == 0 || stride == 0 {
+        bail!("conv2d: filter {:?} with stride {stride} does not fit the input {:?}", w.dims(), x.dims());
+    }
+    if h.min(width) == 0 || h.min(width) + before + after < k {
+        bail!("conv2d: the input {:?} is smaller than the filter {:?}", x.dims(), w.dims());
+    }
+    if b.is_some_and(|b| b.dims() != [co]) {
+        bail!("conv2d: the bias must have shape [{co}]");
+    }
+    let args: Vec<&Tensor> = [x, w].into_iter().chain(b).collect();
+    if !tape::on_cpu(&args) || before.max(after) >= k {
+        return super::fallback::conv2d(x, w, b, stride, padding);
+    }
+    tape::apply(Conv { stride, before, after }, &args)
+}
+
+struct Conv {
+    stride: usize,
+    before: usize,
+    after: usize,
+}
+
+impl Conv {
+    fn shape<T>(&self, x: &Arg<T>, w: &Arg<T>) -> Shape {
+        Shape {
+            batch: x.dims[0],
+            channels: x.dims[1],
+            height: x.dims[2],
+            width: x.dims[3],
+            dilation: 1,
+            before: self.before,
+            after: [self.after; 2],
+            kernel: w.dims[2],
+            stride: self.stride,
+        }
+    }
+
+    /// The input gradient is the stride-1 convolution of the output gradient (spread out by the stride)
+    /// with the flipped filter, padded so that the result has the input's size.
+    fn transposed<T>(&self, x: &Arg<T>, w: &Arg<T>) -> Shape {
+        let shape = self.shape(x, w);
+        let [height, width] = shape.out();
+        let (k, s) = (shape.kernel, self.stride);
+        let rest = |size: usize, out: usize| size + self.before - 1 - (out - 1) * s;
+        Shape {
+            channels: w.dims[0],
+            height,
+            width,
+            dilation: s,
+            before: k - 1 - self.before,
+            after: [rest(shape.height, height), rest(shape.width, width)],
+            stride: 1,
+            ..shape
+        }
+    }
+}
+
+impl Layer for Conv {
+    const NAME: &'static str = "conv2d";
+
+    fn forward<T: Real>(&self, args: &[Arg<T>]) -> Result<(Vec<T>, Vec<usize>)> {
+        let (x, w) = (&args[0], &args[1]);
+        let plan = Plan::new::<T>(self.shape(x, w));
+        let (co, ci, taps) = (w.dims[0], w.dims[1], w.dims[2] * w.dims[3]);
+        let packed = pack_filters(co, ci, taps, |o, i, t| w.data[(o * ci + i) * taps + t]);
+        let bias = args.get(2).map(|b| b.data);
+        let out = correlate(&plan, x.data, &packed, co, bias);
+        Ok((out, vec![x.dims[0], co, plan.out[0], plan.out[1]]))
+    }
+
+    fn backward<T: Real>(
+        &self,
+        args: &[Arg<T>],
+        _: &[T],
+        grad: &[T],
+        needs: &[bool],
+    ) -> Result<Vec<Option<Vec<T>>>> {
+        let (x, w) = (&args[0], &args[1]);
+        let (co, ci, taps) = (w.dims[0], w.dims[1], w.dims[2] * w.dims[3]);
+        let gx = needs[0].then(|| {
+            let plan = Plan::new::<T>(self.transposed(x, w));
+            let packed = pack_filters(ci, co, taps, |i, o, t| w.data[(o * ci + i) * taps + taps - 1 - t]);
+            correlate(&plan, grad, &packed, ci, None)
+        });
+        let gw = needs[1].then(|| weight_gradient(&Plan::new::<T>(self.shape(x, w)), x.data, grad, co));
+        let mut grads = vec![gx, gw];
+        if let Some(&needed) = needs.get(2) {
+            grads.push(needed.then(|| super::reduce::channel_sums(grad, x.dims[0], co)));
+        }
+        Ok(grads)
+    }
+}
+
+/// Filters in the order in which the tile reads them: [outputs / MR][inputs][taps][MR], zero beyond the
+/// last output.
+fn pack_filters<T: Real>(
+    outputs: usize,
+    inputs: usize,
+    taps: usize,
+    at: impl Fn(usize, usize, usize) -> T + Sync,
+) -> Vec<T> {
+    let mr = conv_tile::<T>().0;
+    let block = inputs * taps * mr;
+    let mut packed = vec![T::ZERO; outputs.div_ceil(mr) * block];
+    packed.par_chunks_exact_mut(block).enumerate().for_each(|(blk, chunk)| {
+        for m in 0..mr.min(outputs - blk * mr) {
+            for i in 0..inputs {
+                for t in 0..taps {
+                    chunk[(i * taps + t) * mr + m] = at(blk * mr + m, i, t);
+                }
+            }
+        }
+    });
+    packed
+}
+
+/// The convolution of `source` as laid out by `plan` with packed filters: [batch, outputs, Ho, Wo].
+fn correlate<T: Real>(plan: &Plan, source: &[T], packed: &[T], outputs: usize, bias: Option<&[T]>) -> Vec<T> {
+    let [ho, wo] = plan.out;
+    let mr = conv_tile::<T>().0;
+    let mut result = vec![T::ZERO; plan.shape.batch * outputs * ho * wo];
+    let units = plan.units();
+    // With few units the output channels are split too; each part pads its own copy of the input.
+    let blocks = outputs.div_ceil(mr);
+    let parts = (4 * rayon::current_num_threads()).div_ceil(units.len().max(1)).clamp(1, blocks.max(1));
+    let per_part = blocks.div_ceil(parts).max(1);
+    let parts = blocks.div_ceil(per_part);
+    let out = Shared::new(&mut result);
+    (0..units.len() * parts).into_par_iter().for_each(|task| {
+        let unit = units[task / parts];
+        let first = task % parts * per_part;
+        T::with_scratch(|[padded, rows, _]| {
+            let padded = pad(plan, unit, source, padded);
+            for blk in first..blocks.min(first + per_part) {
+                block(plan, unit, padded, packed, blk, (outputs, bias), out, rows);
+            }
+        });
+    });
+    result
+}
+
+/// Copies a unit's part of the source into a padded buffer [channel][phase][plane].
+fn pad<'a, T: Real>(plan: &Plan, unit: Unit, source: &[T], buffer: &'a mut Vec<T>) -> &'a [T] {
+    let Shape { channels, height, width, .. } = plan.shape;
+    let (size, depth) = (height * width, plan.phases() * plan.plane);
+    let buffer = zeroed(buffer, channels * depth);
+    plan.copies(unit, |c| {
+        for channel in 0..channels {
+            let from = &source[(c.image * channels + channel) * size..][..size];
+            let to = &mut buffer[channel * depth..(channel + 1) * depth];
+            if c.step == 1 && c.gap == 1 {
+                to[c.to..c.to + c.count].copy_from_slice(&from[c.from..c.from + c.count]);
+            } else {
+                for i in 0..c.count {
+                    to[c.to + i * c.gap] = from[c.from + i * c.step];
+                }
+            }
+        }
+    });
+    buffer
+}
+
+/// One block of output channels of one unit, with the bias, into the result.
+#[expect(clippy::too_many_arguments, reason = "the state of one loop nest")]
+fn block<T: Real>(
+    plan: &Plan,
+    unit: Unit,
+    padded: &[T],
+    packed: &[T],
+    blk: usize,
+    (outputs, bias): (usize, Option<&[T]>),
+    out: Shared<T>,
+    scratch: &mut Vec<T>,
+) {
+    let (mr, nr) = conv_tile::<T>();
+    let [ho, wo] = plan.out;
+    let taps = plan.shape.kernel * plan.shape.kernel;
+    let steps = plan.shape.channels;
+    let offsets = plan.taps(unit.images);
+    let pixels = plan.run(unit.images, unit.rows).next_multiple_of(nr);
+    let filters = &packed[blk * steps * taps * mr..][..steps * taps * mr];
+    let depth = plan.phases() * plan.plane;
+    let reach = offsets.iter().max().copied().unwrap_or(0);
+    assert!((steps - 1) * depth + reach + pixels <= padded.len(), "convolution out of bounds");
+    let rows = uninit(scratch, mr * pixels);
+    for q in (0..pixels).step_by(nr) {
+        let terms = Terms {
+            steps,
+            a: filters.as_ptr(),
+            a_row: 1,
+            a_term: mr,
+            b: padded[q..].as_ptr(),
+            b_step: depth,
+            offsets: &offsets,
+        };
+        // SAFETY: the largest address was checked above; `rows` holds mr rows of `pixels`.
+        unsafe { tile::conv(terms, rows[q..].as_mut_ptr(), pixels) };
+    }
+    let pitch = plan.pitch(unit.images);
+    for (m, row) in rows.chunks_exact(pixels).enumerate().take(outputs - (blk * mr).min(outputs)) {
+        let channel = blk * mr + m;
+        let shift = bias.map_or(T::ZERO, |b| b[channel]);
+        for n in 0..unit.images {
+            let start = (((unit.image + n) * outputs + channel) * ho + unit.row) * wo;
+            // SAFETY: units and blocks own disjoint rows of disjoint channels.
+            let to = unsafe { out.slice(start, unit.rows * wo) };
+            for (y, to) in to.chunks_exact_mut(wo).enumerate() {
+                let from = &row[y * pitch + plan.column(n)..][..wo];
+                for (t, &f) in to.iter_mut().zip(from) {
+                    *t = f + shift;
+                }
+            }
+        }
+    }
+}

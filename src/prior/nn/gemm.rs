@@ -1,0 +1,203 @@
+//! Matrix products on strided views, one result element summed in one fixed order.
+//!
+//! The left matrix is read in place (its elements are broadcast one by one, so its strides do not
+//! matter); the right one is read in place when its rows are contiguous and packed otherwise.
+
+use rayon::prelude::*;
+
+use super::real::{Real, Shared, zeroed};
+use super::tile::{self, Terms, gemm_tile};
+
+/// A matrix in memory: element (i, j) is `data[i * row + j * col]`.
+#[derive(Clone, Copy)]
+pub(crate) struct Mat<'a, T> {
+    pub(crate) data: &'a [T],
+    pub(crate) row: usize,
+    pub(crate) col: usize,
+}
+
+impl<'a, T> Mat<'a, T> {
+    /// Row-major with `row` elements from one row to the next.
+    pub(crate) fn new(data: &'a [T], row: usize) -> Self {
+        Self { data, row, col: 1 }
+    }
+
+    /// The transposed view.
+    pub(crate) fn t(self) -> Self {
+        Self { data: self.data, row: self.col, col: self.row }
+    }
+
+    /// The view from row `i` on.
+    pub(crate) fn from_row(self, i: usize) -> Self {
+        Self { data: &self.data[(i * self.row).min(self.data.len())..], ..self }
+    }
+
+    fn fits(&self, rows: usize, cols: usize) -> bool {
+        rows == 0 || cols == 0 || (rows - 1) * self.row + (cols - 1) * self.col < self.data.len()
+    }
+}
+
+/// Terms summed in registers before they are added to the result: keeps a panel of the right matrix in
+/// the first-level cache, and shortens the chains of roundings.
+const K_BLOCK: usize = 256;
+
+/// Column panels of a right matrix, [n/NR][k][NR], zero beyond the last column.
+pub(crate) struct Packed<'a, T> {
+    panels: &'a [T],
+    k: usize,
+}
+
+/// Elements that [`pack`] needs for a k x n matrix.
+pub(crate) fn packed_len<T: Real>(k: usize, n: usize) -> usize {
+    let nr = gemm_tile::<T>().1;
+    n.div_ceil(nr) * nr * k
+}
+
+/// Packs all columns of `b` (k x n) into `buffer`, of which at least [`packed_len`] elements exist.
+pub(crate) fn pack<'a, T: Real>(b: Mat<'_, T>, k: usize, n: usize, buffer: &'a mut [T]) -> Packed<'a, T> {
+    let nr = gemm_tile::<T>().1;
+    let panels = &mut buffer[..packed_len::<T>(k, n)];
+    for (p, panel) in panels.chunks_exact_mut((k * nr).max(1)).enumerate() {
+        pack_panel(b, k, p * nr, nr.min(n - p * nr), panel);
+    }
+    Packed { panels, k }
+}
+
+/// One panel: `cols` columns from `j0`.
+fn pack_panel<T: Real>(b: Mat<'_, T>, k: usize, j0: usize, cols: usize, panel: &mut [T]) {
+    let nr = gemm_tile::<T>().1;
+    if cols < nr {
+        panel.fill(T::ZERO);
+    }
+    if b.col == 1 {
+        for (row, l) in panel.chunks_exact_mut(nr).zip(0..k) {
+            let start = l * b.row + j0;
+            row[..cols].copy_from_slice(&b.data[start..start + cols]);
+        }
+        return;
+    }
+    // Transposing: eight terms at a time, so that the reads of a column stay in its cache lines.
+    for l0 in (0..k).step_by(8) {
+        let terms = 8.min(k - l0);
+        for j in 0..cols {
+            let start = l0 * b.row + (j0 + j) * b.col;
+            for l in 0..terms {
+                panel[(l0 + l) * nr + j] = b.data[start + l * b.row];
+            }
+        }
+    }
+}
+
+/// `c[m x n] += a[m x k] b[k x n]` on the calling thread; `c` has `c_row` elements from row to row.
+/// `b` must have been packed, or (`Err`) have contiguous rows.
+pub(crate) fn serial<T: Real>(
+    (m, n, k): (usize, usize, usize),
+    a: Mat<'_, T>,
+    b: Result<&Packed<'_, T>, Mat<'_, T>>,
+    c: &mut [T],
+    c_row: usize,
+) {
+    if m == 0 || n == 0 || k == 0 {
+        return;
+    }
+    let (mr, nr) = gemm_tile::<T>();
+    assert!(a.fits(m, k) && (m - 1) * c_row + n <= c.len(), "matrix product out of bounds");
+    if let Err(b) = b {
+        assert!(b.col == 1 && b.fits(k, n), "matrix product out of bounds");
+    }
+    let mut edge: Vec<T> = Vec::new();
+    let mut tail: Vec<T> = Vec::new();
+    for k0 in (0..k).step_by(K_BLOCK) {
+        let steps = K_BLOCK.min(k - k0);
+        for j0 in (0..n).step_by(nr) {
+            let cols = nr.min(n - j0);
+            let narrow = cols <= nr / 2;
+            let width = if narrow { nr / 2 } else { nr };
+            let (panel, b_step): (&[T], usize) = match b {
+                Ok(p) => (&p.panels[j0 * p.k + k0 * nr..], nr),
+                Err(b) if cols == width => (&b.data[(k0 * b.row) + j0..], b.row),
+                Err(b) => {
+                    tail.resize(K_BLOCK * nr, T::ZERO);
+                    pack_panel(b.from_row(k0), steps, j0, cols, &mut tail[..steps * nr]);
+                    (&tail, nr)
+                }
+            };
+            for i0 in (0..m).step_by(mr) {
+                let rows = mr.min(m - i0);
+                let start = i0 * a.row + k0 * a.col;
+                let terms = Terms {
+                    steps,
+                    a: a.data[start..].as_ptr(),
+                    a_row: a.row,
+                    a_term: a.col,
+                    b: panel.as_ptr(),
+                    b_step,
+                    offsets: &[0],
+                };
+                let at = i0 * c_row + j0;
+                if cols == width {
+                    // SAFETY: bounds asserted above; the tile's columns all exist in b and c.
+                    unsafe { tile::gemm(terms, c[at..].as_mut_ptr(), c_row, rows, narrow) };
+                    continue;
+                }
+                // The last columns go through a whole tile of their own.
+                edge.clear();
+                edge.resize(mr * nr, T::ZERO);
+                // SAFETY: b is a zero-padded panel here, the result goes to `edge`.
+                unsafe { tile::gemm(terms, edge.as_mut_ptr(), nr, rows, narrow) };
+                for i in 0..rows {
+                    for j in 0..cols {
+                        c[at + i * c_row + j] += edge[i * nr + j];
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// `a[m x k] b[k x n]`, row-major, on all threads; the same bytes for any number of them.
+pub(crate) fn product<T: Real>((m, n, k): (usize, usize, usize), a: Mat<'_, T>, b: Mat<'_, T>) -> Vec<T> {
+    let mut c = vec![T::ZERO; m * n];
+    if m * n * k == 0 {
+        return c;
+    }
+    let nr = gemm_tile::<T>().1;
+    let mut buffer = Vec::new();
+    let packed = if b.col == 1 {
+        None
+    } else {
+        let panels = zeroed(&mut buffer, packed_len::<T>(k, n));
+        panels
+            .par_chunks_exact_mut(k * nr)
+            .enumerate()
+            .for_each(|(p, panel)| pack_panel(b, k, p * nr, nr.min(n - p * nr), panel));
+        Some(Packed { panels, k })
+    };
+    let (rows, cols) = task_shape::<T>(m, n);
+    let (row_tasks, col_tasks) = (m.div_ceil(rows), n.div_ceil(cols));
+    let out = Shared::new(&mut c);
+    (0..row_tasks * col_tasks).into_par_iter().for_each(|task| {
+        let (i0, j0) = (task / col_tasks * rows, task % col_tasks * cols);
+        let (rows, cols) = (rows.min(m - i0), cols.min(n - j0));
+        // A task's block has gaps between its rows, so it is computed apart and copied row by row.
+        let mut block = vec![T::ZERO; rows * cols];
+        let part = packed.as_ref().map(|p| Packed { panels: &p.panels[j0 * k..], k });
+        let b = part.as_ref().ok_or(Mat { data: &b.data[j0 * b.col..], ..b });
+        serial((rows, cols, k), a.from_row(i0), b, &mut block, cols);
+        for (i, row) in block.chunks_exact(cols).enumerate() {
+            // SAFETY: tasks own disjoint blocks of rows and columns.
+            unsafe { out.slice((i0 + i) * n + j0, cols) }.copy_from_slice(row);
+        }
+    });
+    c
+}
+
+/// Rows and columns of a task: about four tasks a thread if the matrix is large enough. Any choice
+/// gives the same bytes, since an element's sum is never split.
+fn task_shape<T: Real>(m: usize, n: usize) -> (usize, usize) {
+    let (mr, nr) = gemm_tile::<T>();
+    let tasks = 4 * rayon::current_num_threads();
+    let rows = m.div_ceil(tasks).next_multiple_of(mr).clamp(4 * mr, 64 * mr);
+    let left = tasks.div_ceil(m.div_ceil(rows));
+    (rows, n.div_ceil(left).next_multiple_of(nr))
+}

@@ -1,0 +1,204 @@
+//! Vector registers of the machine at hand, behind one small trait.
+//!
+//! The binary is compiled for baseline x86-64; the widest instruction set is chosen at run time. Kernels
+//! are generic over [`Simd`] and are instantiated once per instruction set inside a function that
+//! enables it. Every instantiation of one kernel does the same operations in the same order, so a
+//! result depends on the instruction set (fused multiply-add or not) but never on the thread count.
+
+use std::sync::OnceLock;
+
+use super::real::Real;
+
+/// An instruction set that kernels are instantiated for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Isa {
+    /// 512-bit registers, 32 of them.
+    Avx512,
+    /// 256-bit registers, 16 of them, with fused multiply-add.
+    Avx2,
+    /// Whatever the compilation target guarantees.
+    Baseline,
+}
+
+/// The widest instruction set of this machine.
+pub(crate) fn isa() -> Isa {
+    static ISA: OnceLock<Isa> = OnceLock::new();
+    *ISA.get_or_init(detect)
+}
+
+#[cfg(target_arch = "x86_64")]
+fn detect() -> Isa {
+    let fma = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
+    let wide = is_x86_feature_detected!("avx512f")
+        && is_x86_feature_detected!("avx512vl")
+        && is_x86_feature_detected!("avx512dq")
+        && is_x86_feature_detected!("avx512bw");
+    if fma && wide {
+        Isa::Avx512
+    } else if fma {
+        Isa::Avx2
+    } else {
+        Isa::Baseline
+    }
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn detect() -> Isa {
+    Isa::Baseline
+}
+
+/// A register of `LANES` elements and the four operations that the tiles need.
+pub(crate) trait Simd: Copy + 'static {
+    /// The element.
+    type T: Real;
+    /// The register.
+    type V: Copy;
+    /// Elements in a register.
+    const LANES: usize;
+    /// Loads `LANES` elements, no alignment needed.
+    ///
+    /// # Safety
+    /// `p` must be readable for `LANES` elements, and the instruction set available.
+    unsafe fn load(p: *const Self::T) -> Self::V;
+    /// Stores `LANES` elements, no alignment needed.
+    ///
+    /// # Safety
+    /// `p` must be writable for `LANES` elements, and the instruction set available.
+    unsafe fn store(p: *mut Self::T, v: Self::V);
+    /// All lanes equal to `x`.
+    ///
+    /// # Safety
+    /// The instruction set must be available.
+    unsafe fn splat(x: Self::T) -> Self::V;
+    /// `a * b + c`.
+    ///
+    /// # Safety
+    /// The instruction set must be available.
+    unsafe fn fma(a: Self::V, b: Self::V, c: Self::V) -> Self::V;
+}
+
+/// Registers as plain arrays: the compiler uses what the target has.
+#[derive(Clone, Copy)]
+pub(crate) struct Plain<T>(std::marker::PhantomData<T>);
+
+impl<T: Real> Simd for Plain<T> {
+    type T = T;
+    type V = [T; 4];
+    const LANES: usize = 4;
+    #[inline(always)]
+    unsafe fn load(p: *const T) -> [T; 4] {
+        // SAFETY: the caller guarantees four readable elements; arrays of T have T's alignment.
+        unsafe { *p.cast::<[T; 4]>() }
+    }
+    #[inline(always)]
+    unsafe fn store(p: *mut T, v: [T; 4]) {
+        // SAFETY: as above, for writing.
+        unsafe { *p.cast::<[T; 4]>() = v }
+    }
+    #[inline(always)]
+    unsafe fn splat(x: T) -> [T; 4] {
+        [x; 4]
+    }
+    #[inline(always)]
+    unsafe fn fma(a: [T; 4], b: [T; 4], c: [T; 4]) -> [T; 4] {
+        [a[0] * b[0] + c[0], a[1] * b[1] + c[1], a[2] * b[2] + c[2], a[3] * b[3] + c[3]]
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use std::arch::x86_64::*;
+
+    use super::Simd;
+
+    macro_rules! registers {
+        ($name:ident, $t:ty, $v:ty, $lanes:literal, $load:ident, $store:ident, $splat:ident, $fma:ident) => {
+            /// One x86 register type.
+            #[derive(Clone, Copy)]
+            pub(crate) struct $name;
+            impl Simd for $name {
+                type T = $t;
+                type V = $v;
+                const LANES: usize = $lanes;
+                #[inline(always)]
+                unsafe fn load(p: *const $t) -> $v {
+                    // SAFETY: the trait's contract.
+                    unsafe { $load(p) }
+                }
+                #[inline(always)]
+                unsafe fn store(p: *mut $t, v: $v) {
+                    // SAFETY: the trait's contract.
+                    unsafe { $store(p, v) }
+                }
+                #[inline(always)]
+                unsafe fn splat(x: $t) -> $v {
+                    // SAFETY: the trait's contract.
+                    unsafe { $splat(x) }
+                }
+                #[inline(always)]
+                unsafe fn fma(a: $v, b: $v, c: $v) -> $v {
+                    // SAFETY: the trait's contract.
+                    unsafe { $fma(a, b, c) }
+                }
+            }
+        };
+    }
+    registers!(
+        Avx512F32,
+        f32,
+        __m512,
+        16,
+        _mm512_loadu_ps,
+        _mm512_storeu_ps,
+        _mm512_set1_ps,
+        _mm512_fmadd_ps
+    );
+    registers!(
+        Avx512F64,
+        f64,
+        __m512d,
+        8,
+        _mm512_loadu_pd,
+        _mm512_storeu_pd,
+        _mm512_set1_pd,
+        _mm512_fmadd_pd
+    );
+    registers!(Avx2F32, f32, __m256, 8, _mm256_loadu_ps, _mm256_storeu_ps, _mm256_set1_ps, _mm256_fmadd_ps);
+    registers!(Avx2F64, f64, __m256d, 4, _mm256_loadu_pd, _mm256_storeu_pd, _mm256_set1_pd, _mm256_fmadd_pd);
+}
+#[cfg(target_arch = "x86_64")]
+pub(crate) use x86::{Avx2F32, Avx2F64, Avx512F32, Avx512F64};
+
+/// Declares a function whose body is compiled once per instruction set and chosen at run time.
+///
+/// The body must not call `mul_add` (a library call on the baseline) and gets its speed from the
+/// compiler's loop vectoriser.
+macro_rules! multiversion {
+    ($(#[$meta:meta])* $vis:vis fn $name:ident<T: Real>($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? $body:block) => {
+        $(#[$meta])*
+        $vis fn $name<T: $crate::prior::nn::real::Real>($($arg: $ty),*) $(-> $ret)? {
+            #[inline(always)]
+            fn body<T: $crate::prior::nn::real::Real>($($arg: $ty),*) $(-> $ret)? $body
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx512f,avx512vl,avx512dq,avx512bw,avx2,fma")]
+            fn avx512<T: $crate::prior::nn::real::Real>($($arg: $ty),*) $(-> $ret)? {
+                body($($arg),*)
+            }
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx2,fma")]
+            fn avx2<T: $crate::prior::nn::real::Real>($($arg: $ty),*) $(-> $ret)? {
+                body($($arg),*)
+            }
+            match $crate::prior::nn::simd::isa() {
+                // SAFETY: isa() has checked that this machine has these instructions.
+                #[cfg(target_arch = "x86_64")]
+                $crate::prior::nn::simd::Isa::Avx512 => unsafe { avx512($($arg),*) },
+                // SAFETY: as above.
+                #[cfg(target_arch = "x86_64")]
+                $crate::prior::nn::simd::Isa::Avx2 => unsafe { avx2($($arg),*) },
+                _ => body($($arg),*),
+            }
+        }
+    };
+}
+pub(crate) use multiversion;

@@ -1,0 +1,67 @@
+use candle_core::Tensor;
+
+use super::*;
+use crate::prior::nn::{Padding, conv2d, fallback};
+
+/// (input, output channels, kernel, stride, padding): vectors' tails, channel tails, several images
+/// side by side, bands of rows, both strides, the asymmetric padding.
+const CASES: [([usize; 4], usize, usize, usize, Padding); 9] = [
+    ([3, 5, 6, 7], 9, 3, 1, Padding::Same(1)),
+    ([40, 3, 4, 4], 10, 3, 1, Padding::Same(1)),
+    ([2, 8, 5, 5], 33, 1, 1, Padding::Same(0)),
+    ([2, 3, 9, 8], 4, 3, 2, Padding::Same(1)),
+    ([2, 3, 8, 8], 4, 3, 2, Padding::BottomRight),
+    ([1, 3, 7, 6], 2, 3, 1, Padding::Same(0)),
+    ([1, 2, 9, 9], 3, 5, 3, Padding::Same(2)),
+    ([2, 3, 7, 5], 3, 1, 2, Padding::Same(0)),
+    ([1, 70, 40, 36], 6, 3, 1, Padding::Same(1)),
+];
+
+fn inputs(case: &([usize; 4], usize, usize, usize, Padding)) -> Vec<Tensor> {
+    let (x, co, k, ..) = *case;
+    normals(1, &[&x, &[co, x[1], k, k], &[co]])
+}
+
+#[test]
+fn conv_agrees_with_candle() {
+    for case in &CASES {
+        let (_, _, _, stride, padding) = *case;
+        let ours = |a: &[Tensor]| conv2d(&a[0], &a[1], Some(&a[2]), stride, padding);
+        let stock = |a: &[Tensor]| fallback::conv2d(&a[0], &a[1], Some(&a[2]), stride, padding);
+        // Sums of up to a few hundred terms of size one in f32.
+        check_same(&ours, &stock, &inputs(case), 1e-5);
+    }
+}
+
+#[test]
+fn conv_gradients_are_exact() {
+    for case in &CASES[..8] {
+        let (_, _, _, stride, padding) = *case;
+        check_gradients(&|a| conv2d(&a[0], &a[1], Some(&a[2]), stride, padding), &inputs(case));
+        check_gradients(&|a| conv2d(&a[0], &a[1], None, stride, padding), &inputs(case)[..2]);
+    }
+}
+
+#[test]
+fn conv_ignores_the_thread_count() {
+    for case in &CASES {
+        let (_, _, _, stride, padding) = *case;
+        check_threads(&|a| conv2d(&a[0], &a[1], Some(&a[2]), stride, padding), &inputs(case));
+    }
+}
+
+#[test]
+fn conv_frozen_arguments_cost_nothing() {
+    check_frozen(&|a| conv2d(&a[0], &a[1], Some(&a[2]), 1, Padding::Same(1)), &inputs(&CASES[0]));
+}
+
+#[test]
+fn conv_rejects_what_does_not_fit() {
+    let x = normal(0, &[1, 3, 4, 4]);
+    for w in [[2, 4, 3, 3], [2, 3, 3, 1], [2, 3, 7, 7]] {
+        assert!(conv2d(&x, &normal(0, &w), None, 1, Padding::Same(1)).is_err());
+    }
+    let w = normal(0, &[2, 3, 3, 3]);
+    assert!(conv2d(&x, &w, Some(&normal(0, &[3])), 1, Padding::Same(1)).is_err());
+    assert!(conv2d(&x, &w, None, 0, Padding::Same(1)).is_err());
+}

@@ -1,0 +1,163 @@
+//! The one inner kernel of convolution and matrix product: a tile of sums of outer products.
+//!
+//! `acc[i][j] += a[i] * b[j]` for `MR` scalars `a` (broadcast) and `NV` registers `b`, over
+//! `steps x offsets` terms, with all accumulators in registers. A convolution runs over input channels
+//! (steps) and filter taps (offsets into the padded image); a matrix product has one offset.
+
+use super::real::Real;
+use super::simd::{Isa, Simd, isa};
+
+/// Where the terms of a tile are.
+#[derive(Clone, Copy)]
+pub(crate) struct Terms<'a, T> {
+    /// Number of outer steps.
+    pub(crate) steps: usize,
+    /// The broadcast operand, and how far apart its rows and its terms are. A step of `offsets.len()`
+    /// terms follows the one before without a gap.
+    pub(crate) a: *const T,
+    /// Elements between two rows of `a`.
+    pub(crate) a_row: usize,
+    /// Elements between two terms of `a`.
+    pub(crate) a_term: usize,
+    /// The vector operand.
+    pub(crate) b: *const T,
+    /// Elements between two steps of `b`.
+    pub(crate) b_step: usize,
+    /// Within a step, where each term's vector starts.
+    pub(crate) offsets: &'a [usize],
+}
+
+/// Rows and columns of the tile used for convolution: columns are pixels, so it is wide.
+pub(crate) fn conv_tile<T: Real>() -> (usize, usize) {
+    match isa() {
+        Isa::Avx512 => (8, 3 * T::Wide::LANES),
+        Isa::Avx2 => (4, 3 * T::Half::LANES),
+        Isa::Baseline => (4, 2 * T::Base::LANES),
+    }
+}
+
+/// Rows and columns of the tile used for matrix products.
+pub(crate) fn gemm_tile<T: Real>() -> (usize, usize) {
+    match isa() {
+        Isa::Avx512 => (8, 2 * T::Wide::LANES),
+        Isa::Avx2 => (6, 2 * T::Half::LANES),
+        Isa::Baseline => (4, 2 * T::Base::LANES),
+    }
+}
+
+/// Computes a [`conv_tile`] over `terms` and stores row `i` at `c + i * c_row`.
+///
+/// # Safety
+/// Every element addressed by `terms` must be readable and every element of the tile writable.
+#[inline]
+pub(crate) unsafe fn conv<T: Real>(terms: Terms<'_, T>, c: *mut T, c_row: usize) {
+    // SAFETY: the caller's promise; isa() has checked the instruction set.
+    unsafe {
+        match isa() {
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => x86::conv_wide::<T>(terms, c, c_row),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => x86::conv_half::<T>(terms, c, c_row),
+            _ => tile::<T::Base, 4, 2, false>(terms, c, c_row, 4),
+        }
+    }
+}
+
+/// Computes a [`gemm_tile`], or its left half when `narrow`, of which the first `rows` rows exist:
+/// missing rows of `a` are not read. The sums are added to `c`.
+///
+/// # Safety
+/// Every element addressed by `terms` must be readable and the tile's existing rows writable.
+#[inline]
+pub(crate) unsafe fn gemm<T: Real>(terms: Terms<'_, T>, c: *mut T, c_row: usize, rows: usize, narrow: bool) {
+    // SAFETY: the caller's promise; isa() has checked the instruction set.
+    unsafe {
+        match (isa(), narrow) {
+            #[cfg(target_arch = "x86_64")]
+            (Isa::Avx512, false) => x86::gemm_wide::<T>(terms, c, c_row, rows),
+            #[cfg(target_arch = "x86_64")]
+            (Isa::Avx512, true) => x86::gemm_wide_narrow::<T>(terms, c, c_row, rows),
+            #[cfg(target_arch = "x86_64")]
+            (Isa::Avx2, false) => x86::gemm_half::<T>(terms, c, c_row, rows),
+            #[cfg(target_arch = "x86_64")]
+            (Isa::Avx2, true) => x86::gemm_half_narrow::<T>(terms, c, c_row, rows),
+            (_, false) => tile::<T::Base, 4, 2, true>(terms, c, c_row, rows),
+            (_, true) => tile::<T::Base, 4, 1, true>(terms, c, c_row, rows),
+        }
+    }
+}
+
+/// The tile itself; `ADD` adds to `c` instead of overwriting it.
+#[inline(always)]
+unsafe fn tile<S: Simd, const MR: usize, const NV: usize, const ADD: bool>(
+    terms: Terms<'_, S::T>,
+    c: *mut S::T,
+    c_row: usize,
+    rows: usize,
+) {
+    // SAFETY: all addresses are those that the caller promised; missing rows repeat the last one.
+    unsafe {
+        let mut acc = [[S::splat(S::T::ZERO); NV]; MR];
+        let mut row = [0; MR];
+        for (i, r) in row.iter_mut().enumerate() {
+            *r = i.min(rows - 1) * terms.a_row;
+        }
+        let (mut a, mut b) = (terms.a, terms.b);
+        for _ in 0..terms.steps {
+            for &offset in terms.offsets {
+                let mut bv = [S::splat(S::T::ZERO); NV];
+                for (j, v) in bv.iter_mut().enumerate() {
+                    *v = S::load(b.add(offset + j * S::LANES));
+                }
+                for i in 0..MR {
+                    let av = S::splat(*a.add(row[i]));
+                    for j in 0..NV {
+                        acc[i][j] = S::fma(av, bv[j], acc[i][j]);
+                    }
+                }
+                a = a.wrapping_add(terms.a_term);
+            }
+            b = b.wrapping_add(terms.b_step);
+        }
+        for (i, acc) in acc.iter().enumerate().take(rows) {
+            for (j, &v) in acc.iter().enumerate() {
+                let p = c.add(i * c_row + j * S::LANES);
+                S::store(p, if ADD { S::fma(S::splat(S::T::ONE), S::load(p), v) } else { v });
+            }
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use super::{Real, Terms, tile};
+
+    macro_rules! entry {
+        ($name:ident, $features:literal, $set:ident, $mr:literal, $nv:literal) => {
+            #[target_feature(enable = $features)]
+            pub(super) unsafe fn $name<T: Real>(terms: Terms<'_, T>, c: *mut T, c_row: usize, rows: usize) {
+                // SAFETY: the caller's promise.
+                unsafe { tile::<T::$set, $mr, $nv, true>(terms, c, c_row, rows) }
+            }
+        };
+    }
+    entry!(gemm_wide, "avx512f,avx512vl,avx512dq,avx512bw,avx2,fma", Wide, 8, 2);
+    entry!(gemm_wide_narrow, "avx512f,avx512vl,avx512dq,avx512bw,avx2,fma", Wide, 8, 1);
+    entry!(gemm_half, "avx2,fma", Half, 6, 2);
+    entry!(gemm_half_narrow, "avx2,fma", Half, 6, 1);
+
+    #[target_feature(enable = "avx512f,avx512vl,avx512dq,avx512bw,avx2,fma")]
+    pub(super) unsafe fn conv_wide<T: Real>(mut terms: Terms<'_, T>, c: *mut T, c_row: usize) {
+        // Constants that the compiler folds into addresses.
+        (terms.a_row, terms.a_term) = (1, 8);
+        // SAFETY: the caller's promise.
+        unsafe { tile::<T::Wide, 8, 3, false>(terms, c, c_row, 8) }
+    }
+
+    #[target_feature(enable = "avx2,fma")]
+    pub(super) unsafe fn conv_half<T: Real>(mut terms: Terms<'_, T>, c: *mut T, c_row: usize) {
+        (terms.a_row, terms.a_term) = (1, 4);
+        // SAFETY: the caller's promise.
+        unsafe { tile::<T::Half, 4, 3, false>(terms, c, c_row, 4) }
+    }
+}

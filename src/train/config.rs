@@ -1,0 +1,249 @@
+//! What `gen3d train prior` builds and how: one struct is the TOML file, written beside the model.
+
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use crate::error::{Error, Result};
+use crate::prior::schedule::{self, Schedule};
+use crate::prior::text::TextConfig;
+use crate::prior::unet::UnetConfig;
+use crate::prior::vae::VaeConfig;
+
+/// All choices of a training run.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TrainConfig {
+    /// Keys data, initial weights and noise.
+    pub seed: u64,
+    /// Side of the pictures.
+    pub image_size: usize,
+    /// Pictures drawn and kept; training walks over them again and again with fresh noise.
+    pub pictures: usize,
+    /// Most tokens of the vocabulary.
+    pub vocab_size: usize,
+    /// Tokens a prompt is padded or cut to.
+    pub max_tokens: usize,
+    /// The autoencoder's shape and training.
+    pub vae: VaeTraining,
+    /// The text encoder's width.
+    pub text_width: usize,
+    /// The text encoder's blocks.
+    pub text_layers: usize,
+    /// The U-Net's shape and training.
+    pub unet: UnetTraining,
+}
+
+/// The autoencoder's share of [`TrainConfig`].
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct VaeTraining {
+    /// Channels, from the full resolution down.
+    pub channels: Vec<usize>,
+    /// Channels of the latents.
+    pub latent_channels: usize,
+    /// Optimiser steps.
+    pub steps: u32,
+    /// Pictures a step.
+    pub batch: usize,
+    /// Peak learning rate.
+    pub learning_rate: f64,
+    /// Weight of the KL term.
+    pub kl_weight: f64,
+    /// Weight of the difference of picture gradients, which keeps edges sharp.
+    pub edge_weight: f64,
+}
+
+/// The U-Net's (and text encoder's) share of [`TrainConfig`].
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct UnetTraining {
+    /// Channels, from the latents' resolution down.
+    pub channels: Vec<usize>,
+    /// Attention heads.
+    pub heads: usize,
+    /// Optimiser steps.
+    pub steps: u32,
+    /// Latents a step.
+    pub batch: usize,
+    /// Peak learning rate.
+    pub learning_rate: f64,
+    /// Steps of linear warm-up.
+    pub warmup: u32,
+    /// Decay of the averaged weights that are saved.
+    pub ema_decay: f64,
+    /// Share of samples whose caption is replaced by the empty one (classifier-free guidance).
+    pub caption_dropout: f32,
+    /// Gradients are scaled down to this global norm.
+    pub max_grad_norm: f64,
+}
+
+impl Default for TrainConfig {
+    fn default() -> Self {
+        Self {
+            seed: 1,
+            image_size: 64,
+            pictures: 60_000,
+            vocab_size: 4096,
+            max_tokens: 24,
+            vae: VaeTraining::default(),
+            text_width: 128,
+            text_layers: 3,
+            unet: UnetTraining::default(),
+        }
+    }
+}
+
+impl Default for VaeTraining {
+    fn default() -> Self {
+        Self {
+            channels: vec![16, 32, 64],
+            latent_channels: 4,
+            steps: 4000,
+            batch: 16,
+            learning_rate: 1e-3,
+            kl_weight: 1e-4,
+            edge_weight: 1.0,
+        }
+    }
+}
+
+impl Default for UnetTraining {
+    fn default() -> Self {
+        Self {
+            channels: vec![64, 128, 192],
+            heads: 4,
+            steps: 20_000,
+            batch: 32,
+            learning_rate: 6e-4,
+            warmup: 300,
+            ema_decay: 0.998,
+            caption_dropout: 0.1,
+            max_grad_norm: 1.0,
+        }
+    }
+}
+
+impl TrainConfig {
+    /// `vae/config.json`; `scaling_factor` is measured after training.
+    pub fn vae_config(&self, scaling_factor: f64) -> VaeConfig {
+        let n = self.vae.channels.len();
+        let rest = json!({
+            "_class_name": "AutoencoderKL",
+            "act_fn": "silu",
+            "down_block_types": vec!["DownEncoderBlock2D"; n],
+            "up_block_types": vec!["UpDecoderBlock2D"; n],
+        });
+        VaeConfig {
+            in_channels: 3,
+            out_channels: 3,
+            block_out_channels: self.vae.channels.clone(),
+            layers_per_block: 1,
+            latent_channels: self.vae.latent_channels,
+            norm_num_groups: 8,
+            scaling_factor,
+            sample_size: Some(self.image_size),
+            rest: object(rest),
+        }
+    }
+
+    /// `text_encoder/config.json` for a vocabulary of `vocab_size` tokens.
+    pub fn text_config(&self, vocab_size: usize) -> TextConfig {
+        TextConfig {
+            vocab_size,
+            hidden_size: self.text_width,
+            intermediate_size: self.text_width * 4,
+            num_hidden_layers: self.text_layers,
+            num_attention_heads: 4,
+            max_position_embeddings: self.max_tokens,
+            hidden_act: "quick_gelu".into(),
+            layer_norm_eps: 1e-5,
+        }
+    }
+
+    /// `unet/config.json`: attention everywhere but at the highest resolution, where it costs most
+    /// and text matters least.
+    pub fn unet_config(&self) -> UnetConfig {
+        let n = self.unet.channels.len();
+        let names = |plain: &str, crossed: &str| -> Vec<String> {
+            (0..n).map(|i| if i == 0 { plain.into() } else { crossed.into() }).collect()
+        };
+        let mut up = names("UpBlock2D", "CrossAttnUpBlock2D");
+        up.reverse();
+        UnetConfig {
+            sample_size: self.image_size >> (self.vae.channels.len() - 1),
+            in_channels: self.vae.latent_channels,
+            out_channels: self.vae.latent_channels,
+            down_block_types: names("DownBlock2D", "CrossAttnDownBlock2D"),
+            up_block_types: up,
+            block_out_channels: self.unet.channels.clone(),
+            layers_per_block: 1,
+            cross_attention_dim: self.text_width,
+            attention_head_dim: crate::prior::unet::PerBlock::One(self.unet.heads),
+            norm_num_groups: 16,
+            norm_eps: 1e-5,
+            use_linear_projection: true,
+            flip_sin_to_cos: true,
+            freq_shift: 0.0,
+            class_embed_type: Some("projection".into()),
+            projection_class_embeddings_input_dim: Some(16),
+            rest: object(json!({"_class_name": "UNet2DConditionModel", "act_fn": "silu"})),
+        }
+    }
+
+    /// `scheduler/scheduler_config.json`: Stable Diffusion's betas, v-prediction.
+    pub fn scheduler_json(&self) -> String {
+        let text = json!({
+            "_class_name": "DDIMScheduler",
+            "num_train_timesteps": 1000,
+            "beta_start": 0.00085,
+            "beta_end": 0.012,
+            "beta_schedule": "scaled_linear",
+            "clip_sample": false,
+            "set_alpha_to_one": false,
+            "steps_offset": 1,
+            "timestep_spacing": "leading",
+            "prediction_type": "v_prediction",
+        });
+        format!("{text:#}\n")
+    }
+
+    /// The schedule of [`TrainConfig::scheduler_json`].
+    ///
+    /// # Errors
+    /// None, unless the text above is edited wrongly.
+    pub fn schedule(&self) -> Result<Schedule> {
+        let json = serde_json::from_str(&self.scheduler_json()).map_err(|e| Error::Failed(e.to_string()))?;
+        Schedule::new(schedule::Config::from_json(&json)?)
+    }
+
+    /// Refuses sizes that cannot be trained.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] naming the key; whatever the network configs refuse.
+    pub fn check(&self) -> Result<()> {
+        let factor = 1usize << self.vae.channels.len().saturating_sub(1);
+        let deepest = factor << self.unet.channels.len().saturating_sub(1);
+        if self.image_size == 0 || self.image_size > 1024 || !self.image_size.is_multiple_of(deepest) {
+            return Err(Error::invalid(
+                "image_size",
+                format!("must be a multiple of {deepest}, at most 1024"),
+            ));
+        }
+        if self.pictures == 0 || self.pictures > 2_000_000 {
+            return Err(Error::invalid("pictures", "must be 1 to 2,000,000"));
+        }
+        if self.vae.batch == 0 || self.unet.batch == 0 || self.vae.batch > 1024 || self.unet.batch > 1024 {
+            return Err(Error::invalid("batch", "must be 1 to 1024"));
+        }
+        self.vae_config(1.0).check()?;
+        self.text_config(self.vocab_size).check()?;
+        self.unet_config().check()
+    }
+}
+
+fn object(value: serde_json::Value) -> serde_json::Map<String, serde_json::Value> {
+    match value {
+        serde_json::Value::Object(map) => map,
+        _ => serde_json::Map::new(),
+    }
+}

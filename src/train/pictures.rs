@@ -1,0 +1,157 @@
+//! The training set in memory: pictures drawn once, in parallel, walked over many times.
+
+use std::collections::HashMap;
+
+use candle_core::{Device, Tensor};
+use rayon::prelude::*;
+
+use super::data::Dataset;
+use crate::error::Result;
+use crate::rng::{Rng, Stream};
+
+/// Pictures as bytes with their captions and cameras.
+pub struct Pictures {
+    /// Side in pixels.
+    pub size: usize,
+    bytes: Vec<u8>,
+    cameras: Vec<[f32; 16]>,
+    caption_of: Vec<u32>,
+    /// Distinct captions.
+    pub captions: Vec<String>,
+}
+
+/// Pictures drawn between two progress reports.
+const CHUNK: usize = 512;
+
+impl Pictures {
+    /// Draws `count` samples of `data`; `progress` is told how many are done.
+    ///
+    /// # Errors
+    /// If an object cannot be drawn, or `progress` asks to stop.
+    pub fn draw(
+        data: &Dataset,
+        count: usize,
+        size: usize,
+        mut progress: impl FnMut(usize) -> Result<()>,
+    ) -> Result<Self> {
+        let pixels = 3 * size * size;
+        let mut out = Self {
+            size,
+            bytes: Vec::with_capacity(count * pixels),
+            cameras: Vec::with_capacity(count),
+            caption_of: Vec::with_capacity(count),
+            captions: Vec::new(),
+        };
+        let mut known = HashMap::new();
+        for start in (0..count).step_by(CHUNK) {
+            let range = start..(start + CHUNK).min(count);
+            let drawn: Vec<_> = range
+                .into_par_iter()
+                .map(|i| {
+                    let s = data.sample(i as u64)?;
+                    let bytes: Vec<u8> =
+                        s.rgb.iter().map(|v| ((v + 1.0) * 127.5).round().clamp(0.0, 255.0) as u8).collect();
+                    Ok((bytes, s.camera, s.caption))
+                })
+                .collect::<Result<_>>()?;
+            for (bytes, camera, caption) in drawn {
+                out.bytes.extend(bytes);
+                out.cameras.push(camera);
+                let next = out.captions.len() as u32;
+                let id = *known.entry(caption.clone()).or_insert(next);
+                if id == next {
+                    out.captions.push(caption);
+                }
+                out.caption_of.push(id);
+            }
+            progress(out.cameras.len())?;
+        }
+        Ok(out)
+    }
+
+    /// Number of pictures.
+    pub fn len(&self) -> usize {
+        self.cameras.len()
+    }
+
+    /// True if there is none.
+    pub fn is_empty(&self) -> bool {
+        self.cameras.is_empty()
+    }
+
+    /// Pictures `[B, 3, size, size]` in −1..1.
+    ///
+    /// # Errors
+    /// If the tensor cannot be made.
+    pub fn batch(&self, indices: &[usize], device: &Device) -> Result<Tensor> {
+        let pixels = 3 * self.size * self.size;
+        let mut values = Vec::with_capacity(indices.len() * pixels);
+        for &i in indices {
+            let bytes = &self.bytes[i * pixels..(i + 1) * pixels];
+            values.extend(bytes.iter().map(|&b| f32::from(b) / 127.5 - 1.0));
+        }
+        Ok(Tensor::from_vec(values, (indices.len(), 3, self.size, self.size), device)?)
+    }
+
+    /// Cameras `[B, 16]`.
+    ///
+    /// # Errors
+    /// If the tensor cannot be made.
+    pub fn cameras(&self, indices: &[usize], device: &Device) -> Result<Tensor> {
+        let values: Vec<f32> = indices.iter().flat_map(|&i| self.cameras[i]).collect();
+        Ok(Tensor::from_vec(values, (indices.len(), 16), device)?)
+    }
+
+    /// The caption of picture `i`.
+    pub fn caption(&self, i: usize) -> &str {
+        &self.captions[self.caption_of[i] as usize]
+    }
+}
+
+/// The indices of step `step`: each walk over the set is a fresh permutation, so that every picture
+/// is seen equally often. A pure function of its arguments, so a resumed run goes on exactly.
+pub fn batch_indices(seed: u64, step: u32, batch: usize, count: usize) -> Vec<usize> {
+    let start = u64::from(step) * batch as u64;
+    (start..start + batch as u64)
+        .map(|i| shuffled(seed, (i / count as u64) as u32, (i % count as u64) as usize, count))
+        .collect()
+}
+
+/// Position `i` of a pseudo-random permutation of `0..count`: a four-round Feistel network on the
+/// next square of a power of two, walked along its cycle until it falls below `count`.
+fn shuffled(seed: u64, epoch: u32, i: usize, count: usize) -> usize {
+    let bits = (usize::BITS - (count.max(2) - 1).leading_zeros()).div_ceil(2);
+    let mask = (1usize << bits) - 1;
+    let rng = Rng::new(seed, Stream::Data, epoch);
+    let mut x = i;
+    loop {
+        let (mut left, mut right) = (x >> bits, x & mask);
+        for round in 0..4u64 {
+            let f = rng.words(round << 32 | right as u64)[0] as usize & mask;
+            (left, right) = (right, left ^ f);
+        }
+        x = left << bits | right;
+        if x < count {
+            return x;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_walk_visits_every_picture_once() {
+        for count in [1, 2, 7, 64, 1000] {
+            let mut seen: Vec<usize> = (0..count).map(|i| shuffled(3, 5, i, count)).collect();
+            let order = seen.clone();
+            seen.sort_unstable();
+            assert_eq!(seen, (0..count).collect::<Vec<_>>());
+            if count == 1000 {
+                let other: Vec<usize> = (0..count).map(|i| shuffled(3, 6, i, count)).collect();
+                assert_ne!(order, other, "walks must differ");
+            }
+        }
+    }
+}

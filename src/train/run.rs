@@ -1,0 +1,106 @@
+//! What both trainings share: the run's folder, its log, checkpoints, learning rate and interruption.
+
+use std::collections::HashMap;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use candle_core::{DType, Device, Tensor};
+
+use crate::error::{Error, Result};
+use crate::prior::nn::adam::AdamW;
+
+/// Set by Ctrl-C: the current step is finished, a checkpoint saved, and the run ends.
+pub static STOP: AtomicBool = AtomicBool::new(false);
+
+/// A training run's folder and how it reports.
+pub struct Run<'a> {
+    /// Checkpoints, logs and sample sheets go here.
+    pub dir: PathBuf,
+    /// Told the stage, the step, the number of steps and the loss.
+    pub progress: &'a mut dyn FnMut(&str, u32, u32, f64),
+}
+
+impl Run<'_> {
+    /// Appends a line to `metrics.jsonl`.
+    ///
+    /// # Errors
+    /// If the file cannot be written.
+    pub fn log(&self, line: &serde_json::Value) -> Result<()> {
+        let path = self.dir.join("metrics.jsonl");
+        let file = std::fs::OpenOptions::new().create(true).append(true).open(&path);
+        file.and_then(|mut f| writeln!(f, "{line}")).map_err(|e| Error::io(path, e))
+    }
+
+    /// True once the user asked to stop.
+    pub fn stopped(&self) -> bool {
+        STOP.load(Ordering::Relaxed)
+    }
+
+    /// Saves `optimizer` (weights, moments, averages) and the number of finished steps.
+    ///
+    /// # Errors
+    /// If the file cannot be written.
+    pub fn save(&self, name: &str, optimizer: &AdamW, step: u32) -> Result<()> {
+        let mut tensors = optimizer.state()?;
+        tensors.insert("step".into(), Tensor::new(&[step], &Device::Cpu)?);
+        write_safetensors(&self.dir.join(name), &tensors)
+    }
+
+    /// Restores what [`Run::save`] wrote; 0 if there is no such file.
+    ///
+    /// # Errors
+    /// If the file is corrupt or of another model.
+    pub fn restore(&self, name: &str, optimizer: &mut AdamW) -> Result<u32> {
+        let path = self.dir.join(name);
+        if !path.exists() {
+            return Ok(0);
+        }
+        let mut tensors = crate::prior::weights::read_safetensors(&path)?;
+        let step = tensors.remove("step").ok_or_else(|| Error::file(&path, "no step: not a checkpoint"))?;
+        optimizer.load_state(&tensors)?;
+        Ok(step.flatten_all()?.to_vec1::<u32>()?[0])
+    }
+}
+
+/// Writes tensors to `path` by a temporary file and a rename.
+///
+/// # Errors
+/// If the folder is missing or full.
+pub fn write_safetensors(path: &Path, tensors: &HashMap<String, Tensor>) -> Result<()> {
+    let temporary = path.with_extension("partial");
+    candle_core::safetensors::save(tensors, &temporary)?;
+    std::fs::rename(&temporary, path).map_err(|e| Error::io(path, e))
+}
+
+/// The same tensors in f16, as the shipped model stores them.
+///
+/// # Errors
+/// If a tensor cannot be converted.
+pub fn to_f16(tensors: &HashMap<String, Tensor>) -> Result<HashMap<String, Tensor>> {
+    tensors.iter().map(|(k, v)| Ok((k.clone(), v.to_dtype(DType::F16)?))).collect()
+}
+
+/// Learning rate of `step` of `steps`: linear warm-up, then a half cosine down to 2 % of `peak`.
+pub fn learning_rate(step: u32, steps: u32, warmup: u32, peak: f64) -> f64 {
+    if step < warmup {
+        return peak * f64::from(step + 1) / f64::from(warmup);
+    }
+    let done = f64::from(step - warmup) / f64::from((steps - warmup.min(steps)).max(1));
+    let floor = 0.02;
+    peak * (floor + (1.0 - floor) * 0.5 * (1.0 + (std::f64::consts::PI * done.min(1.0)).cos()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_learning_rate_warms_up_and_anneals() {
+        assert!((learning_rate(0, 1000, 100, 1.0) - 0.01).abs() < 1e-12);
+        assert!((learning_rate(100, 1000, 100, 1.0) - 1.0).abs() < 1e-12);
+        assert!((learning_rate(550, 1000, 100, 1.0) - 0.51).abs() < 1e-12);
+        assert!((learning_rate(1000, 1000, 100, 1.0) - 0.02).abs() < 1e-12);
+        assert!(learning_rate(5, 3, 10, 1.0).is_finite());
+    }
+}

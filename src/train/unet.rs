@@ -1,0 +1,163 @@
+//! Joint training of the text encoder and the camera-conditioned U-Net on latents.
+
+use std::collections::HashMap;
+
+use candle_core::{Device, Tensor};
+use serde_json::json;
+
+use super::config::TrainConfig;
+use super::pictures::{Pictures, batch_indices};
+use super::run::{Run, learning_rate};
+use crate::error::{Error, Result};
+use crate::prior::encode_prompts;
+use crate::prior::nn::adam::{AdamConfig, AdamW};
+use crate::prior::schedule::Schedule;
+use crate::prior::text::TextEncoder;
+use crate::prior::tokenizer::Tokenizer;
+use crate::prior::unet::Unet;
+use crate::prior::weights::Store;
+use crate::rng::{Rng, Stream};
+
+const CHECKPOINT: &str = "unet.train.safetensors";
+const CHECKPOINT_EVERY: u32 = 250;
+const TEXT: &str = "text_encoder/";
+const UNET: &str = "unet/";
+
+/// The averaged weights of both networks.
+pub struct Trained {
+    /// `text_encoder/model.safetensors`.
+    pub text: HashMap<String, Tensor>,
+    /// `unet/diffusion_pytorch_model.safetensors`.
+    pub unet: HashMap<String, Tensor>,
+}
+
+/// Latents `[N, c, h, w]` scaled to unit variance, with the pictures they came from.
+pub struct Latents<'a> {
+    /// All latents.
+    pub values: Tensor,
+    /// Captions and cameras.
+    pub pictures: &'a Pictures,
+}
+
+/// One training run in progress: networks, optimiser and data.
+pub struct Training<'a> {
+    config: &'a TrainConfig,
+    tokenizer: &'a Tokenizer,
+    schedule: Schedule,
+    latents: Latents<'a>,
+    text: TextEncoder,
+    unet: Unet,
+    adam: AdamW,
+    device: Device,
+}
+
+impl<'a> Training<'a> {
+    /// Fresh networks; [`Training::run`] restores a checkpoint if there is one.
+    ///
+    /// # Errors
+    /// If a network cannot be built from the config.
+    pub fn new(config: &'a TrainConfig, tokenizer: &'a Tokenizer, latents: Latents<'a>) -> Result<Self> {
+        let device = Device::Cpu;
+        let text_store = Store::fresh(config.seed, &device);
+        let text = TextEncoder::new(config.text_config(tokenizer.vocab_size()), &text_store.root())?;
+        let unet_store = Store::fresh(config.seed, &device);
+        let unet = Unet::new(config.unet_config(), &unet_store.root())?;
+        let mut vars = std::collections::BTreeMap::new();
+        vars.extend(text_store.vars().into_iter().map(|(k, v)| (format!("{TEXT}{k}"), v)));
+        vars.extend(unet_store.vars().into_iter().map(|(k, v)| (format!("{UNET}{k}"), v)));
+        let u = &config.unet;
+        let adam = AdamW::new(
+            vars,
+            AdamConfig {
+                max_grad_norm: Some(u.max_grad_norm),
+                ema_decay: Some(u.ema_decay),
+                weight_decay: 0.0,
+                ..AdamConfig::default()
+            },
+        )?;
+        let schedule = config.schedule()?;
+        Ok(Self { config, tokenizer, schedule, latents, text, unet, adam, device })
+    }
+
+    /// The training loss of `step`: mean squared error of the v-prediction.
+    ///
+    /// # Errors
+    /// If a tensor operation fails.
+    pub fn loss(&self, step: u32) -> Result<Tensor> {
+        let (c, pictures) = (self.config, self.latents.pictures);
+        let batch = c.unet.batch;
+        let indices = batch_indices(c.seed, step, batch, pictures.len());
+        let ids =
+            Tensor::from_vec(indices.iter().map(|&i| i as u32).collect::<Vec<_>>(), batch, &self.device)?;
+        let x0 = self.latents.values.index_select(&ids, 0)?;
+        let drop = Rng::new(c.seed, Stream::Dropout, step);
+        let captions: Vec<&str> = indices
+            .iter()
+            .enumerate()
+            .map(|(j, &i)| {
+                let dropped = drop.uniform(j as u64) < c.unet.caption_dropout;
+                if dropped { "" } else { pictures.caption(i) }
+            })
+            .collect();
+        let context = encode_prompts(self.tokenizer, &self.text, &captions, &self.device)?;
+        let cameras = pictures.cameras(&indices, &self.device)?;
+        // Stratified over the batch: each step sees all noise levels, which lowers the loss's variance.
+        let rng = Rng::new(c.seed, Stream::Timestep, step);
+        let t: Vec<f32> = (0..batch)
+            .map(|j| ((j as f32 + rng.uniform(j as u64)) / batch as f32 * 1000.0).floor().min(999.0))
+            .collect();
+        let noise = Rng::new(c.seed, Stream::Noise, step).normals(0, x0.elem_count());
+        let noise = Tensor::from_vec(noise, x0.shape(), &self.device)?;
+        let x_t = self.schedule.add_noise(&x0, &noise, &t)?;
+        let target = self.schedule.target(&x0, &noise, &t)?;
+        let t = Tensor::from_vec(t, batch, &self.device)?;
+        let prediction = self.unet.forward(&x_t, &t, &context, Some(&cameras))?;
+        Ok((prediction - target)?.sqr()?.mean_all()?)
+    }
+
+    /// Trains to `config.unet.steps`, going on from a checkpoint if there is one.
+    ///
+    /// # Errors
+    /// If the loss is not finite, a file cannot be written, or the user asked to stop.
+    pub fn run(&mut self, run: &mut Run) -> Result<()> {
+        let u = self.config.unet.clone();
+        let first = run.restore(CHECKPOINT, &mut self.adam)?;
+        let mut mean = 0.0;
+        for step in first..u.steps {
+            let loss = self.loss(step)?;
+            let value = f64::from(loss.to_scalar::<f32>()?);
+            if !value.is_finite() {
+                return Err(Error::Failed(format!("u-net: the loss is {value} at step {step}"))
+                    .hint("lower unet.learning_rate"));
+            }
+            let rate = learning_rate(step, u.steps, u.warmup, u.learning_rate);
+            self.adam.step(&loss.backward()?, rate)?;
+            mean += value / 50.0;
+            (run.progress)("u-net", step + 1, u.steps, value);
+            if (step + 1) % 50 == 0 {
+                run.log(&json!({"stage": "unet", "step": step + 1, "loss": mean, "lr": rate}))?;
+                mean = 0.0;
+            }
+            let stopped = run.stopped();
+            if stopped || (step + 1) % CHECKPOINT_EVERY == 0 || step + 1 == u.steps {
+                run.save(CHECKPOINT, &self.adam, step + 1)?;
+            }
+            if stopped {
+                return Err(Error::Interrupted);
+            }
+        }
+        Ok(())
+    }
+
+    /// The averaged weights reached so far.
+    ///
+    /// # Errors
+    /// If a tensor cannot be copied.
+    pub fn trained(&self) -> Result<Trained> {
+        let all = self.adam.averaged()?;
+        let part = |prefix: &str| {
+            all.iter().filter_map(|(k, v)| Some((k.strip_prefix(prefix)?.to_owned(), v.clone()))).collect()
+        };
+        Ok(Trained { text: part(TEXT), unet: part(UNET) })
+    }
+}
