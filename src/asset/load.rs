@@ -4,7 +4,7 @@ use std::path::Path;
 
 use glam::Vec3;
 
-use super::{Asset, Mesh, gltf_in, obj_in};
+use super::{Asset, Mesh, gltf_in, obj_in, recipe};
 use crate::error::{Error, Result};
 
 /// Larger files are refused: this is a tool for game assets.
@@ -33,7 +33,8 @@ impl Reason {
 /// The readers' result: no path yet.
 pub(super) type Read<T> = std::result::Result<T, Reason>;
 
-/// Reads a GLB, glTF or OBJ file into world space; see [`Asset`] for the conventions.
+/// Reads a GLB, glTF or OBJ file into world space; see [`Asset`] for the conventions. A `.toml`
+/// file is a [`recipe`], built with seed 0.
 ///
 /// Textures and material files are looked up relative to the file. Animations, skins and morph
 /// targets are ignored: meshes come as they are stored.
@@ -42,9 +43,12 @@ pub(super) type Read<T> = std::result::Result<T, Reason>;
 /// [`Error::Io`] if a file cannot be read, [`Error::File`] if its contents are unusable.
 pub fn load(path: &Path) -> Result<Asset> {
     let extension = path.extension().and_then(|e| e.to_str()).unwrap_or_default().to_ascii_lowercase();
+    if extension == "toml" {
+        return recipe::load(path)?.build(0);
+    }
     if !matches!(extension.as_str(), "glb" | "gltf" | "obj") {
         return Err(Error::file(path, format!("`.{extension}` is not a model format that can be read"))
-            .hint("use a .glb, .gltf or .obj file"));
+            .hint("use a .glb, .gltf or .obj model or a .toml recipe"));
     }
     let size = std::fs::metadata(path).map_err(|e| Error::io(path, e))?.len();
     if size > MAX_BYTES {

@@ -22,6 +22,7 @@ use image::RgbaImage;
 
 pub use load::{from_gltf_bytes, load};
 pub use placement::normalize;
+pub(crate) use save::replace;
 pub use save::save;
 
 /// How a surface looks (the metallic-roughness model of glTF 2.0).

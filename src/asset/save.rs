@@ -36,7 +36,7 @@ pub fn save(asset: &Asset, path: &Path) -> Result<()> {
 }
 
 /// Puts `bytes` at `path` in one step.
-fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
+pub(crate) fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
     let failed = |e: io::Error| explain(path, e);
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut builder = tempfile::Builder::new();

@@ -87,7 +87,10 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let job = Job { prompt, folder, config, resume: args.resume };
     let summary = crate::generate::run(&job, &cancel, &mut |event| display.show(event));
     display.close();
-    let summary = summary?;
+    let summary = summary.map_err(|e| match e {
+        Error::Interrupted => e.hint("the same command with --resume goes on from there"),
+        other => other,
+    })?;
     if !args.json {
         super::progress::print_line(&summary.output.display().to_string());
     }

@@ -10,7 +10,9 @@ use clap::{Parser, Subcommand};
 mod doctor;
 mod generate;
 mod progress;
+pub mod render;
 mod report;
+pub mod train;
 
 /// Words into things: a prompt into a game-ready 3D asset.
 #[derive(Debug, Parser)]
@@ -33,6 +35,11 @@ struct Cli {
 enum Command {
     /// Make an asset from a prompt (what a bare prompt does, too).
     Generate(generate::Args),
+    /// Draw a model from all sides into one picture.
+    Render(render::RenderArgs),
+    /// Train the embedded models, or look at what they have learned.
+    #[command(subcommand)]
+    Train(train::TrainCommand),
     /// Tell what this machine offers: adapters, processor, memory, FFmpeg, priors.
     Doctor(doctor::Args),
 }
@@ -60,6 +67,8 @@ fn run(cli: Cli) -> anyhow::Result<()> {
     match (cli.command, cli.generate) {
         (Some(Command::Doctor(args)), _) => doctor::run(&args),
         (Some(Command::Generate(args)), _) | (None, Some(args)) => generate::run(&args),
+        (Some(Command::Render(args)), _) => Ok(render::run(args)?),
+        (Some(Command::Train(command)), _) => Ok(train::run(command)?),
         // `arg_required_else_help` leaves nothing else.
         (None, None) => Ok(()),
     }

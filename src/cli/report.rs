@@ -11,10 +11,10 @@ pub(crate) const USAGE: u8 = 2;
 pub(crate) fn error(error: &anyhow::Error) {
     if is_interrupt(error) {
         line("33", "interrupted", "progress is saved");
-        hint("the same command with --resume goes on from there");
-        return;
+    } else {
+        // Not the chain `{error:#}`: this crate's errors already say what their sources say.
+        line("31", "error", &error.to_string());
     }
-    line("31", "error", &format!("{error:#}"));
     if let Some(text) = error.downcast_ref::<Error>().and_then(Error::hint_text) {
         hint(text);
     }
@@ -38,7 +38,14 @@ pub(crate) fn exit_code(error: &anyhow::Error) -> u8 {
 }
 
 fn is_interrupt(error: &anyhow::Error) -> bool {
-    matches!(error.downcast_ref::<Error>(), Some(Error::Interrupted))
+    fn inner(error: &Error) -> bool {
+        match error {
+            Error::Interrupted => true,
+            Error::Hinted { source, .. } => inner(source),
+            _ => false,
+        }
+    }
+    error.downcast_ref().is_some_and(inner)
 }
 
 fn hint(text: &str) {
@@ -72,6 +79,7 @@ mod tests {
         assert_eq!(code(Error::invalid("--x", "y").hint("z")), 2);
         assert_eq!(code(Error::Failed("x".into())), 1);
         assert_eq!(code(Error::Interrupted), 130);
+        assert_eq!(code(Error::Interrupted.hint("x")), 130);
         assert_eq!(exit_code(&anyhow::anyhow!("x")), 1);
     }
 }

@@ -31,6 +31,7 @@ pub(super) fn validate(c: &Config) -> Result<()> {
     }
     optim(c)?;
     c.mesh.validate()?;
+    within("output.sheet_size", c.output.sheet_size, 16, 2048)?;
     within("output.preview_size", c.output.preview_size, 16, 512)
 }
 
@@ -55,7 +56,7 @@ fn sds(c: &Config) -> Result<()> {
 
 fn optim(c: &Config) -> Result<()> {
     within("optim.steps", c.optim.steps, 1, 100_000)?;
-    within("optim.warmup", c.optim.warmup, 0, c.optim.steps)?;
+    within("optim.warmup", c.optim.warmup, 0, 100_000)?;
     within("optim.final_rate", c.optim.final_rate, 0.0, 1.0)?;
     for (key, rate) in [
         ("adam.lr_grid", c.adam.lr_grid),
@@ -96,8 +97,8 @@ mod tests {
         c.camera.size = 100_000;
         assert_eq!(c.validate().unwrap_err().to_string(), "camera.size: 100000 is outside 16 … 512");
         let mut c = Config::default();
-        c.optim.warmup = c.optim.steps + 1;
-        assert!(c.validate().is_err());
+        c.camera.elevation = [50.0, -10.0];
+        assert_eq!(c.validate().unwrap_err().to_string(), "camera.elevation: -10 is outside 50 … 90");
     }
 
     #[test]

@@ -119,7 +119,7 @@ impl Default for RegularizeConfig {
 pub struct OptimConfig {
     /// Optimisation steps (1 … 100,000).
     pub steps: u32,
-    /// Steps over which the learning rates rise from zero (0 … `steps`).
+    /// Steps over which the learning rates rise from zero (0 … 100,000; at most half of `steps` are used).
     pub warmup: u32,
     /// Learning rates at the end as a fraction of the full ones, reached along a cosine (0 … 1).
     pub final_rate: f32,
@@ -139,12 +139,14 @@ pub struct OutputConfig {
     pub preview_every: u32,
     /// Pixels along a side of one of the eight views of a preview (16 … 512).
     pub preview_size: u32,
+    /// Pixels along a side of one of the eight views of the finished asset (16 … 2048).
+    pub sheet_size: u32,
     /// Steps between checkpoints; 0 for none but the one at the end and on Ctrl-C.
     pub checkpoint_every: u32,
 }
 
 impl Default for OutputConfig {
     fn default() -> Self {
-        Self { preview_every: 100, preview_size: 96, checkpoint_every: 50 }
+        Self { preview_every: 100, preview_size: 96, sheet_size: 256, checkpoint_every: 50 }
     }
 }

@@ -26,6 +26,14 @@ fn moments(x: &[f64]) -> (f64, f64) {
 }
 
 #[test]
+fn weights_by_hand() {
+    use Weighting::{AlphaSigma, AlphaSigma2, One, Sigma2};
+    for (weighting, want) in [(Sigma2, 0.36), (One, 1.0), (AlphaSigma, 0.48), (AlphaSigma2, 0.288)] {
+        assert!((weighting.weight(0.8, 0.6) - want).abs() < 1e-12, "{weighting:?}");
+    }
+}
+
+#[test]
 fn mean_gradient_on_a_gaussian_prior_is_the_closed_form() {
     let schedule = schedule();
     let (mean, s, z0, batch) = (0.4, 0.6, -0.9, 8);

@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use sha2::{Digest, Sha256};
 
-use super::folder::{RunFolder, write_atomic};
-use crate::{Error, Result};
+use super::folder::RunFolder;
+use crate::{Error, Result, asset};
 
 /// The newest checkpoint's name in the run folder.
 pub const CURRENT: &str = "checkpoint.safetensors";
@@ -49,7 +49,7 @@ impl Checkpoint {
         let (current, previous) = (run.file(CURRENT), run.file(PREVIOUS));
         let bytes = self.to_bytes()?;
         let fresh = run.file("checkpoint.new.safetensors");
-        write_atomic(&fresh, &bytes)?;
+        asset::replace(&fresh, &bytes)?;
         if current.exists() {
             fs::rename(&current, &previous).map_err(|e| Error::io(&previous, e))?;
         }

@@ -1,7 +1,6 @@
 //! Where a run writes: the product `out.glb`, and `out.gen3d/` beside it.
 
 use std::fs;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use crate::{Error, Result};
@@ -91,33 +90,6 @@ fn parent(file: &Path) -> &Path {
     file.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// Writes a file so that it is there completely or not at all: a temporary file beside it, flushed
-/// to the disk, then renamed over it.
-///
-/// # Errors
-/// [`Error::Io`] about `path`; the temporary file is removed and an older `path` stays as it was.
-pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
-    let error = |e| Error::io(path, e);
-    let mut file = tempfile::Builder::new().prefix(".gen3d-").tempfile_in(parent(path)).map_err(error)?;
-    file.write_all(bytes).map_err(error)?;
-    make_readable(file.as_file()).map_err(error)?;
-    file.as_file().sync_all().map_err(error)?;
-    file.persist(path).map_err(|e| error(e.error))?;
-    Ok(())
-}
-
-/// Temporary files are private (0600); the run's files are as open as any new file.
-#[cfg(unix)]
-fn make_readable(file: &fs::File) -> std::io::Result<()> {
-    use std::os::unix::fs::PermissionsExt;
-    file.set_permissions(fs::Permissions::from_mode(0o644))
-}
-
-#[cfg(not(unix))]
-fn make_readable(_file: &fs::File) -> std::io::Result<()> {
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -144,16 +116,5 @@ mod tests {
         let ok = RunFolder::check(&at("jay.GLB")).unwrap();
         assert_eq!(ok.path(), at("jay.gen3d"));
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2, "the check leaves nothing behind");
-    }
-
-    #[test]
-    fn atomic_write_replaces_and_leaves_no_temporary() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("x");
-        write_atomic(&path, b"one").unwrap();
-        write_atomic(&path, b"two").unwrap();
-        assert_eq!(fs::read(&path).unwrap(), b"two");
-        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
-        assert!(write_atomic(&dir.path().join("no/such"), b"").is_err());
     }
 }

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use crate::config::Config;
 use crate::gpu::backend::Device;
-use crate::Result;
+use crate::{Result, asset};
 
 pub mod checkpoint;
 pub mod event;
@@ -83,7 +83,7 @@ pub fn run_with(
     let mut reporter = Reporter::new(&job.folder, listener);
     let mut run = optimize::Run::new(job, device, guide, cancel)?;
     let first = resume::begin(job, guide, &mut run.renderer, &mut reporter)?;
-    folder::write_atomic(&job.folder.file("config.toml"), job.config.to_toml()?.as_bytes())?;
+    asset::replace(&job.folder.file("config.toml"), job.config.to_toml()?.as_bytes())?;
     reporter.emit(&Event::StageStarted { stage: Stage::Optimize });
     run.optimize(first, &mut timings, &mut reporter)?;
     let finished = product::make(job, guide, &run.renderer, cancel, &mut timings, &mut reporter)?;

@@ -7,11 +7,13 @@ use crate::config::OptimConfig;
 /// The factor on the learning rates at `step` (from 0): a linear rise, then half a cosine down to
 /// `final_rate`.
 pub(super) fn rate(optim: &OptimConfig, step: u32) -> f32 {
-    if step < optim.warmup {
-        return (step + 1) as f32 / optim.warmup as f32;
+    // A short run (`--steps 10`) must not end before it has begun.
+    let warmup = optim.warmup.min(optim.steps / 2);
+    if step < warmup {
+        return (step + 1) as f32 / warmup as f32;
     }
-    let span = (optim.steps - optim.warmup).max(1) as f32;
-    let cosine = 0.5 * (1.0 + (PI * (step - optim.warmup) as f32 / span).cos());
+    let span = (optim.steps - warmup).max(1) as f32;
+    let cosine = 0.5 * (1.0 + (PI * (step - warmup) as f32 / span).cos());
     optim.final_rate + (1.0 - optim.final_rate) * cosine
 }
 
@@ -26,6 +28,8 @@ mod tests {
         assert!((rate(&optim, 10) - 1.0).abs() < 1e-6);
         assert!((rate(&optim, 55) - 0.55).abs() < 1e-3, "half way down the cosine");
         assert!((rate(&optim, 100) - 0.1).abs() < 1e-6);
+        let short = OptimConfig { steps: 4, ..optim.clone() };
+        assert!((rate(&short, 1) - 1.0).abs() < 1e-6, "two steps up, two down");
         assert!((10..99).all(|s| rate(&optim, s + 1) < rate(&optim, s)));
     }
 }

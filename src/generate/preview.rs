@@ -6,9 +6,9 @@ use std::path::PathBuf;
 use glam::Vec3;
 use image::{ImageFormat, Rgb, RgbImage};
 
-use super::{Job, folder, picture, rig};
+use super::{Job, picture, rig};
 use crate::render::volume::{Background, Mode, RenderOptions, RenderOutput, VolumeRenderer};
-use crate::{Error, Result};
+use crate::{Error, Result, asset};
 
 /// Views in the picture, and how many stand in a row.
 const VIEWS: usize = 8;
@@ -23,7 +23,7 @@ pub(super) fn write(job: &Job, renderer: &mut VolumeRenderer, step: u32) -> Resu
     let options = RenderOptions { step, mode: Mode::Eval, normals: false };
     let output = renderer.render(&cameras, Background::Solid(&[BACKGROUND; VIEWS]), options)?;
     let path = job.folder.file("preview.png");
-    folder::write_atomic(&path, &png(&tile(&output))?)?;
+    asset::replace(&path, &png(&tile(&output))?)?;
     Ok(path)
 }
 

@@ -6,13 +6,14 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use glam::Vec3;
 use serde_json::json;
 
-use super::Job;
 use super::event::{Event, Stage};
 use super::guide::Guide;
 use super::reporter::Reporter;
 use super::timing::Timings;
+use super::{Job, preview};
 use crate::asset::{self, Asset};
 use crate::mesh::{MeshReport, build_asset};
+use crate::render::sheet::{Views, contact_sheet, views};
 use crate::render::volume::VolumeRenderer;
 use crate::{Error, Result};
 
@@ -45,8 +46,17 @@ pub(super) fn make(
         let hint = "the optimised field is saved: free some space and run again with --resume";
         if e.hint_text().is_some() { e } else { e.hint(hint) }
     })?;
+    let written = timings.time("export.sheet", || sheet(job, &asset));
+    reporter.survive(written);
     let bytes = std::fs::metadata(path).map_err(|e| Error::io(path, e))?.len();
     Ok(Product { mesh: report, bytes })
+}
+
+/// `sheet.png`: the asset from eight sides, drawn as any viewer would.
+fn sheet(job: &Job, asset: &Asset) -> Result<()> {
+    let options = Views { count: 8, size: job.config.output.sheet_size, ..Views::default() };
+    let picture = contact_sheet(&views(asset, &options), 4);
+    asset::replace(&job.folder.file("sheet.png"), &preview::png(&picture)?)
 }
 
 fn mesh(job: &Job, renderer: &VolumeRenderer, cancel: &AtomicBool) -> Result<(Asset, MeshReport)> {

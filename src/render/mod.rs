@@ -4,4 +4,5 @@ pub mod camera;
 pub mod color;
 pub mod light;
 pub mod raster;
+pub mod sheet;
 pub mod volume;

@@ -95,6 +95,23 @@ fn gaussian_data_come_out_with_the_moments_of_the_closed_form() {
 }
 
 #[test]
+fn one_step_adds_exactly_its_own_noise() {
+    let schedule = schedule();
+    let model = Mixture::gaussian(&schedule, 0.7, 0.5);
+    let path = Trajectory::through(&schedule, &[500.0, 300.0]).unwrap();
+    let (a, b) = (path.levels[0].alpha_bar, path.levels[1].alpha_bar);
+    let (beta, posterior) = (1.0 - a / b, (1.0 - b) / (1.0 - a) * (1.0 - a / b));
+    let wants = [posterior, beta, 0.0, posterior, 0.0];
+    let n = 40_000;
+    let x = noise(n).zeros_like().unwrap();
+    for (sampler, want) in ALL.into_iter().zip(wants) {
+        let (_, variance) = moments(&run(sampler, &model, &x, &path));
+        let error = want * (2.0 / n as f64).sqrt();
+        assert!((variance - want).abs() < 5.0 * error + 1e-20, "{sampler:?}: {variance} {want}");
+    }
+}
+
+#[test]
 fn many_steps_reach_the_data_distribution() {
     let schedule = Schedule::new(Config { steps_offset: 0, set_alpha_to_one: true, ..Config::default() });
     let schedule = schedule.unwrap();

@@ -17,6 +17,10 @@ pub(super) struct Samples {
     pub(super) inverse_depth: Vec<f32>,
 }
 
+/// How much nearer, relatively, a triangle must be to replace what was drawn before it: above
+/// rounding, so that coincident surfaces do not mix in streaks.
+const NEARER: f32 = 1.0 + 2e-6;
+
 /// A half-plane in fixed point: inside where `value(x, y) ≥ 0`.
 struct Edge {
     dx: i64,
@@ -36,7 +40,7 @@ impl Edge {
     }
 }
 
-/// Keeps the nearest triangle of each sample; of equally near ones the first.
+/// Keeps the nearest triangle of each sample; of (almost) equally near ones the first.
 pub(super) fn fill(scene: &Scene<'_>) -> Samples {
     let count = scene.width as usize * scene.height as usize;
     let mut samples = Samples { triangle: vec![EMPTY; count], inverse_depth: vec![0.0; count] };
@@ -74,7 +78,7 @@ fn fill_triangle(scene: &Scene<'_>, triangle: &ScreenTriangle, number: u32, samp
             let depths = samples.inverse_depth[range.clone()].iter_mut();
             for (i, (depth, seen)) in depths.zip(&mut samples.triangle[range]).enumerate() {
                 let inverse = begin + step * i as f32;
-                if inverse > *depth
+                if inverse > *depth * NEARER
                     && (opaque || shade::covers(scene, triangle, (x0 + first) as u32 + i as u32, y as u32))
                 {
                     *depth = inverse;

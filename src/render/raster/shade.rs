@@ -87,13 +87,15 @@ pub(super) fn resolve(
     for y in 0..height {
         for x in 0..width {
             let mut pixel = Pixel::default();
-            let to_eye = -camera.direction(x as f32 + 0.5, y as f32 + 0.5);
+            let mut to_eye = None;
             for sy in y * supersample..(y + 1) * supersample {
                 let row = sy as usize * scene.width as usize;
                 for sx in x * supersample..(x + 1) * supersample {
                     let seen = samples.triangle[row + sx as usize];
                     if seen != EMPTY {
                         let triangle = &scene.triangles[seen as usize];
+                        let to_eye =
+                            *to_eye.get_or_insert_with(|| -camera.direction(x as f32 + 0.5, y as f32 + 0.5));
                         pixel.add(scene, triangle, sx, sy, to_eye, lighting);
                     }
                 }
@@ -156,8 +158,7 @@ fn radiance(surface: &Surface<'_>, base: Vec3, normal: Vec3, to_eye: Vec3, light
         diffuse += lighting.hemisphere(mirrored + (normal.y - mirrored) * roughness) * metallic;
     }
     let lambert = 1.0 - metallic * (1.0 - roughness);
-    let sharpness = (2.0 / roughness.max(0.2).powi(4) - 2.0).max(0.0);
-    let strength = (1.0 - roughness) * (sharpness + 2.0).min(40.0) * 0.125;
+    let [exponent, strength] = surface.highlight;
     for (direction, color) in &lighting.lights {
         let facing = normal.dot(*direction);
         if facing <= 0.0 {
@@ -165,7 +166,7 @@ fn radiance(surface: &Surface<'_>, base: Vec3, normal: Vec3, to_eye: Vec3, light
         }
         diffuse += *color * (facing * lambert);
         let t = normal.dot((*direction + to_eye).normalize_or_zero()).max(0.0);
-        shine += *color * (facing * strength * t / (sharpness - sharpness * t + t).max(1e-6));
+        shine += *color * (facing * strength * t / (exponent - exponent * t + t).max(1e-6));
     }
     let reflectance = Vec3::splat(0.04).lerp(base, metallic);
     base * diffuse + reflectance * shine + surface.emissive
