@@ -45,7 +45,7 @@ pub fn build_asset(
         charts.optimize_order();
         Ok(charts)
     })?;
-    let texture = run.bake(&mesh, &normals, &charts, color)?;
+    let texture = run.bake(&mesh, &normals, &charts, color, threshold.value)?;
     place::rest_on_ground(&mut mesh, options.size);
     let part = Mesh {
         positions: pick(&mesh.positions, &charts.source),
@@ -94,6 +94,9 @@ fn run_simplify(fine: &TriMesh, options: &MeshOptions) -> TriMesh {
     remove_slivers(&mut mesh, 0.2 * SLIVER * height);
     mesh
 }
+
+/// The deepest that the bake looks below the surface, world units.
+const MAX_DEPTH: f32 = 0.1;
 
 struct Run<'a, 'p> {
     options: &'a MeshOptions,
@@ -157,6 +160,7 @@ impl Run<'_, '_> {
         normals: &[glam::Vec3],
         charts: &Unwrapped,
         color: ColorFn<'_>,
+        threshold: f32,
     ) -> Result<RgbaImage> {
         let (options, density) = (self.options, self.density);
         let surface = Surface {
@@ -165,10 +169,14 @@ impl Run<'_, '_> {
             uvs: &charts.uvs,
             triangles: &charts.triangles,
         };
+        let cell = 2.0 / options.resolution as f32;
         let bake = BakeOptions {
             size: options.texture_size,
             samples: options.bake_samples,
-            reach: 2.0 / options.resolution as f32,
+            outside: cell,
+            // Behind a soft skin the visible colour lies deeper: as far as three quarters of the
+            // light get at the surface's own density.
+            inside: (2.0 * LN_2 / threshold).clamp(2.0 * cell, MAX_DEPTH),
             rings: options.padding as usize,
         };
         self.stage(Stage::Bake, |p| base_color(surface, density, color, &bake, p))
