@@ -257,6 +257,7 @@ mod tests {
         assert_eq!(nearest(t, Vec2::new(1.0, -2.0)), (2.0, Vec2::new(0.25, 0.0)));
         assert_eq!(nearest(t, Vec2::new(-3.0, 2.0)), (3.0, Vec2::new(0.0, 0.5)));
         assert_eq!(nearest(t, Vec2::new(4.0, 4.0)).1, Vec2::splat(0.5));
+        assert_eq!(nearest(t, Vec2::new(3.0, 4.0)).1, Vec2::new(0.375, 0.625));
         assert_eq!(nearest(t, Vec2::new(7.0, -4.0)), (5.0, Vec2::new(1.0, 0.0)));
     }
 }
