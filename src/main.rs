@@ -3,5 +3,9 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    // Mesa's device-select layer prints an error where there is no desktop session. It only reorders
+    // adapters, which gen3d does by itself.
+    // SAFETY: no other thread has been started yet.
+    unsafe { std::env::set_var("NODEVICE_SELECT", "1") };
     gen3d::cli::main()
 }

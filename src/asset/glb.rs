@@ -125,10 +125,6 @@ impl<'a> Writer<'a> {
             Type::Scalar => Target::ElementArrayBuffer,
             _ => Target::ArrayBuffer,
         };
-        debug_assert!(
-            component.size() * type_.multiplicity() * values.len() == size_of_val(values)
-                || type_ == Type::Scalar
-        );
         let scalars = size_of_val(values) / component.size();
         let view = self.view(cast_slice(values), Some(target));
         let (min, max) = bounds.unzip();

@@ -35,7 +35,7 @@ pub(super) fn read(bytes: &[u8], folder: Option<&Path>) -> Read<Asset> {
     let extras = json.pointer("/asset/extras").and_then(Value::as_object).cloned().unwrap_or_default();
     adapt(&mut json)?;
     let root = serde_json::from_value(json).map_err(|e| format!("invalid glTF: {e}"))?;
-    let document = Document::from_json(root).map_err(|e| format!("invalid glTF: {e}"))?;
+    let document = Document::from_json(root).map_err(|e| e.to_string())?;
     let buffers = buffers(&document, blob, folder)?;
     let (materials, looks) = gltf_material::read(&document, &buffers, folder)?;
     let asset = Asset { meshes: Vec::new(), materials, extras };
@@ -84,6 +84,25 @@ fn adapt(json: &mut Value) -> Read<()> {
         let webp = texture.pointer("/extensions/EXT_texture_webp/source").cloned();
         if let (Some(source), Some(object)) = (webp, texture.as_object_mut()) {
             object.insert("source".into(), source);
+        }
+    }
+    adapt_positions(json)
+}
+
+/// The strict parser indexes the position accessors of primitives before it has checked them, and
+/// it insists on their bounds, which some exporters leave out and which nobody here reads.
+fn adapt_positions(json: &mut Value) -> Read<()> {
+    let meshes = json.get("meshes").and_then(Value::as_array).into_iter().flatten();
+    let primitives = meshes.filter_map(|m| m.get("primitives")?.as_array()).flatten();
+    let used: Vec<u64> = primitives.filter_map(|p| p.pointer("/attributes/POSITION")?.as_u64()).collect();
+    let mut accessors = json.get_mut("accessors").and_then(Value::as_array_mut);
+    for number in used {
+        let accessor = accessors.as_mut().and_then(|list| list.get_mut(usize::try_from(number).ok()?));
+        let object = accessor.and_then(Value::as_object_mut);
+        let object =
+            object.ok_or_else(|| format!("a primitive uses accessor {number}, which is not there"))?;
+        for bound in ["min", "max"] {
+            object.entry(bound).or_insert_with(|| Value::from(vec![0.0; 3]));
         }
     }
     Ok(())
@@ -202,7 +221,7 @@ impl Reader {
         if self.corners > MAX_ELEMENTS {
             return Err(format!("more than {MAX_ELEMENTS} triangle corners in all").into());
         }
-        let look = primitive.material().index().map_or(self.looks.len() - 1, |i| i);
+        let look = primitive.material().index().unwrap_or(self.looks.len() - 1);
         let mut mesh = Mesh {
             positions: vectors(Semantic::Positions)?,
             normals: vectors(Semantic::Normals)?,

@@ -88,15 +88,16 @@ impl Pictures<'_> {
         };
         let (mut metallic, mut roughness) = (pbr.metallic_factor(), pbr.roughness_factor());
         if let Some(info) = pbr.metallic_roughness_texture() {
-            let mean =
-                mean(&*self.picture(&info)?, |[_, g, b, _]| Vec3::new(0.0, g.into(), b.into()) / 255.0);
+            let picture = self.picture(&info)?;
+            let mean = mean(&picture, |[_, g, b, _]| Vec3::new(0.0, g.into(), b.into()) / 255.0);
             (metallic, roughness) = (metallic * mean.z, roughness * mean.y);
         }
         let mut emissive = Vec3::from(source.emissive_factor()) * source.emissive_strength().unwrap_or(1.0);
         if emissive != Vec3::ZERO
             && let Some(info) = source.emissive_texture()
         {
-            emissive *= mean(&*self.picture(&info)?, |[r, g, b, _]| color::srgb8_to_linear([r, g, b]));
+            let picture = self.picture(&info)?;
+            emissive *= mean(&picture, |[r, g, b, _]| color::srgb8_to_linear([r, g, b]));
         }
         let numbers = base_color.iter().chain([&metallic, &roughness]).chain(emissive.as_ref().iter());
         if numbers.into_iter().any(|x| !x.is_finite()) {

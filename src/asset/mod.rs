@@ -7,6 +7,8 @@ mod gltf_accessor;
 mod gltf_in;
 mod gltf_material;
 mod load;
+#[cfg(test)]
+mod load_tests;
 pub mod normals;
 mod obj_in;
 pub mod obj_out;

@@ -46,15 +46,16 @@ pub struct FieldConfig {
 impl Default for FieldConfig {
     fn default() -> Self {
         Self {
-            levels: 12,
+            // Two more levels, 192 and 2^16 gain 0.4 dB on a 64-pixel scene and cost a quarter more time.
+            levels: 10,
             base_resolution: 16,
-            finest_resolution: 192,
-            log2_table: 16,
+            finest_resolution: 128,
+            log2_table: 15,
             hidden: 32,
             activation: DensityActivation::Softplus,
             blob_scale: 10.0,
             blob_radius: 0.5,
-            start_levels: 6,
+            start_levels: 5,
             level_every: 0,
         }
     }

@@ -22,7 +22,8 @@ pub struct AdamConfig {
 
 impl Default for AdamConfig {
     fn default() -> Self {
-        // threestudio's rates for a hash grid and its MLPs; Instant-NGP's ε for rarely touched entries.
-        Self { lr_grid: 1e-2, lr_mlp: 1e-3, lr_background: 1e-3, beta1: 0.9, beta2: 0.99, eps: 1e-15 }
+        // threestudio's rate for the grid, and Instant-NGP's ε for rarely touched entries. The MLP's is
+        // five times threestudio's: 3 dB more after 150 steps on a scene of known pictures.
+        Self { lr_grid: 1e-2, lr_mlp: 5e-3, lr_background: 1e-3, beta1: 0.9, beta2: 0.99, eps: 1e-15 }
     }
 }

@@ -28,8 +28,10 @@ pub struct BakeOptions {
     /// 1: the colour at the point itself. More: that many samples along the normal, composited
     /// like a volume rendering from outside, which is what the optimisation has seen.
     pub samples: usize,
-    /// How far (world units) the samples start outside the surface; they end twice as far inside.
-    pub reach: f32,
+    /// How far outside the surface the samples start, world units.
+    pub outside: f32,
+    /// How far inside they end.
+    pub inside: f32,
     /// Texels around each chart that take colours from it before the rest is filled in.
     pub rings: usize,
 }
@@ -143,27 +145,46 @@ fn look_up(
     if n <= 1 {
         return color(&points.iter().map(|p| p.0).collect::<Vec<_>>());
     }
-    let step = 3.0 * options.reach / (n - 1) as f32;
+    let step = (options.outside + options.inside) / (n - 1) as f32;
     let samples: Vec<Vec3> = points
         .iter()
-        .flat_map(|&(p, normal)| (0..n).map(move |i| p + (options.reach - step * i as f32) * normal))
+        .flat_map(|&(p, normal)| (0..n).map(move |i| p + (options.outside - step * i as f32) * normal))
         .map(|p| p.clamp(Vec3::NEG_ONE, Vec3::ONE))
         .collect();
-    let (densities, colors) = (density(&samples), color(&samples));
-    densities.chunks(n).zip(colors.chunks(n)).map(|(d, c)| composite(d, c, step)).collect()
+    let weights: Vec<f32> = density(&samples).chunks(n).flat_map(|d| shares(d, step)).collect();
+    // Most samples lie outside or behind: only the few that are seen cost a colour.
+    let seen: Vec<Vec3> = samples.iter().zip(&weights).filter(|(_, w)| **w > 0.0).map(|(p, _)| *p).collect();
+    let mut colors = color(&seen).into_iter();
+    let mix = |w: &[f32]| w.iter().filter(|w| **w > 0.0).filter_map(|w| Some(*w * colors.next()?)).sum();
+    weights.chunks(n).map(mix).collect()
 }
 
-/// Σ wᵢ cᵢ / Σ wᵢ with wᵢ = αᵢ Π (1 − αⱼ), αᵢ = 1 − exp(−σᵢ δ).
-fn composite(densities: &[f32], colors: &[Vec3], step: f32) -> Vec3 {
-    let (mut sum, mut left) = (Vec3::ZERO, 1.0f32);
-    for (&density, &color) in densities.iter().zip(colors) {
-        let through = (-density.max(0.0) * step).exp();
-        sum += left * (1.0 - through) * color;
-        left *= through;
+/// A sample that contributes less than this share is left out.
+const UNSEEN: f32 = 0.02;
+
+/// Each sample's share in the composited colour, wᵢ / Σ wⱼ with wᵢ = αᵢ Π (1 − αⱼ) and
+/// αᵢ = 1 − exp(−σᵢ δ).
+fn shares(densities: &[f32], step: f32) -> Vec<f32> {
+    let mut left = 1.0f32;
+    let mut weights: Vec<f32> = densities
+        .iter()
+        .map(|density| {
+            // max() also turns NaN into an empty sample.
+            let before = left;
+            left *= (-density.max(0.0) * step).exp();
+            before - left
+        })
+        .collect();
+    if 1.0 - left < 1e-3 {
+        // Nothing dense on the way: the innermost sample is as good as any.
+        weights.fill(0.0);
+        weights.last_mut().into_iter().for_each(|w| *w = 1.0);
     }
-    // Nothing dense on the way: the innermost sample is as good as any.
-    let total = 1.0 - left;
-    if total > 1e-3 { sum / total } else { colors.last().copied().unwrap_or(Vec3::splat(0.5)) }
+    let most = weights.iter().copied().fold(0.0, f32::max);
+    weights.iter_mut().filter(|w| **w < UNSEEN * most).for_each(|w| *w = 0.0);
+    let total: f32 = weights.iter().sum();
+    weights.iter_mut().for_each(|w| *w /= total);
+    weights
 }
 
 #[cfg(test)]
@@ -205,7 +226,7 @@ mod tests {
         let color = |p: &[Vec3]| {
             p.iter().map(|p| if p.length() < 0.6 { smooth(p.normalize()) } else { Vec3::X * 5.0 }).collect()
         };
-        let options = BakeOptions { size: 512, samples: 8, reach: 0.02, rings: 4 };
+        let options = BakeOptions { size: 512, samples: 8, outside: 0.02, inside: 0.04, rings: 4 };
         let picture = base_color(surface, &density, &color, &options, |_| Ok(())).unwrap();
         let mut worst = 0f32;
         for t in &u.triangles {
@@ -223,10 +244,10 @@ mod tests {
     #[test]
     fn compositing_agrees_with_the_closed_form() {
         // Two samples of optical depth 1: weights (1 − e⁻¹) and e⁻¹ (1 − e⁻¹).
-        let mix = composite(&[10.0, 10.0], &[Vec3::X, Vec3::Y], 0.1);
-        let e = (-1f32).exp();
-        assert!((mix - Vec3::new(1.0, e, 0.0) / (1.0 + e)).length() < 1e-6);
-        assert_eq!(composite(&[0.0, 0.0], &[Vec3::X, Vec3::Z], 0.1), Vec3::Z);
+        let (w, e) = (shares(&[10.0, 10.0], 0.1), (-1f32).exp());
+        assert!((w[0] - 1.0 / (1.0 + e)).abs() < 1e-6 && (w[1] - e / (1.0 + e)).abs() < 1e-6);
+        assert_eq!(shares(&[0.0, 0.0], 0.1), [0.0, 1.0]);
+        assert_eq!(shares(&[f32::NAN, 1e9, 1e9], 0.1), [0.0, 1.0, 0.0]);
     }
 
     #[test]
@@ -236,6 +257,7 @@ mod tests {
         assert_eq!(nearest(t, Vec2::new(1.0, -2.0)), (2.0, Vec2::new(0.25, 0.0)));
         assert_eq!(nearest(t, Vec2::new(-3.0, 2.0)), (3.0, Vec2::new(0.0, 0.5)));
         assert_eq!(nearest(t, Vec2::new(4.0, 4.0)).1, Vec2::splat(0.5));
+        assert_eq!(nearest(t, Vec2::new(3.0, 4.0)).1, Vec2::new(0.375, 0.625));
         assert_eq!(nearest(t, Vec2::new(7.0, -4.0)), (5.0, Vec2::new(1.0, 0.0)));
     }
 }

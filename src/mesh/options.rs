@@ -44,7 +44,7 @@ impl Default for MeshOptions {
             triangles: 20_000,
             texture_size: 1024,
             padding: 4,
-            bake_samples: 4,
+            bake_samples: 8,
             density_normals: false,
             size: 1.0,
         }

@@ -19,7 +19,7 @@ pub const CHARACTERISTIC_LENGTH: f32 = 0.04;
 /// Candidates on each side of the first one, √2 apart: from τ/256 to 256 τ.
 const STEPS: i32 = 16;
 /// A candidate is as good as the best when its silhouettes agree to this share of the best.
-const NEARLY: f32 = 0.95;
+const NEARLY: f32 = 0.9;
 /// A largest component whose bounding box is smaller than this (world units) is debris.
 const TINY: f32 = 0.1;
 

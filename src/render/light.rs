@@ -19,10 +19,10 @@ impl Lighting {
     /// from the left. Mild shading on purpose, so that colours stay readable.
     pub fn studio() -> Self {
         Self {
-            sky: Vec3::new(0.66, 0.67, 0.69),
+            sky: Vec3::new(0.65, 0.66, 0.67),
             ground: Vec3::new(0.40, 0.38, 0.36),
             lights: vec![
-                (Vec3::new(0.45, 0.70, 0.55).normalize(), Vec3::new(0.36, 0.35, 0.33)),
+                (Vec3::new(0.45, 0.70, 0.55).normalize(), Vec3::new(0.35, 0.34, 0.32)),
                 (Vec3::new(-0.80, 0.25, 0.35).normalize(), Vec3::new(0.09, 0.10, 0.11)),
             ],
         }

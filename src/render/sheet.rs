@@ -111,7 +111,8 @@ mod tests {
         let mut sheets = Vec::new();
         for scale in [1e-4, 1.0, 1e4] {
             let meshes = [Vec3::X, Vec3::Y, Vec3::Z].map(|axis| needle(axis, scale)).to_vec();
-            let asset = Asset { meshes, materials: vec![Material::default()], ..Asset::default() };
+            let ink = Material { base_color: [0.0, 0.0, 0.0, 1.0], ..Material::default() };
+            let asset = Asset { meshes, materials: vec![ink], ..Asset::default() };
             let pictures = views(&asset, &options);
             for picture in &pictures {
                 let border = picture

@@ -139,7 +139,7 @@ impl TrainConfig {
             block_out_channels: self.vae.channels.clone(),
             layers_per_block: 1,
             latent_channels: self.vae.latent_channels,
-            norm_num_groups: 8,
+            norm_num_groups: 2, // few: a group of few channels forgets how bright a flat background is
             scaling_factor,
             sample_size: Some(self.image_size),
             rest: object(rest),
@@ -179,7 +179,7 @@ impl TrainConfig {
             layers_per_block: 1,
             cross_attention_dim: self.text_width,
             attention_head_dim: crate::prior::unet::PerBlock::One(self.unet.heads),
-            norm_num_groups: 16,
+            norm_num_groups: 8,
             norm_eps: 1e-5,
             use_linear_projection: true,
             flip_sin_to_cos: true,

@@ -27,6 +27,7 @@ pub fn train(config: &TrainConfig, pictures: &Pictures, run: &mut Run) -> Result
     let device = Device::Cpu;
     let store = Store::fresh(config.seed, &device);
     let vae = Vae::new(config.vae_config(1.0), &store.root())?;
+    quiet_posterior(&store, config.vae.latent_channels)?;
     let c = &config.vae;
     let mut adam = AdamW::new(
         store.vars(),
@@ -56,7 +57,7 @@ pub fn train(config: &TrainConfig, pictures: &Pictures, run: &mut Run) -> Result
             return Err(Error::Failed(format!("vae: the loss is {value} at step {step}"))
                 .hint("lower vae.learning_rate"));
         }
-        let rate = learning_rate(step, c.steps, 200, c.learning_rate);
+        let rate = learning_rate(step, c.steps, 50, c.learning_rate);
         adam.step(&loss.backward()?, rate)?;
         (run.progress)("vae", step + 1, c.steps, value);
         if (step + 1) % 50 == 0 {
@@ -74,6 +75,16 @@ pub fn train(config: &TrainConfig, pictures: &Pictures, run: &mut Run) -> Result
         }
     }
     Ok(adam.averaged()?)
+}
+
+/// Lets training start with little noise on the latents (log-variance −6). At log-variance 0 the first
+/// hundreds of steps are spent on shouting over the noise before the decoder sees a picture at all.
+fn quiet_posterior(store: &Store, channels: usize) -> Result<()> {
+    if let Some(bias) = store.vars().get("quant_conv.bias") {
+        let values: Vec<f32> = (0..2 * channels).map(|i| if i < channels { 0.0 } else { -6.0 }).collect();
+        bias.set(&Tensor::from_vec(values, 2 * channels, bias.device())?)?;
+    }
+    Ok(())
 }
 
 /// Mean absolute horizontal and vertical difference of an error picture: blur costs, a shift does not.

@@ -19,7 +19,6 @@ const MAX_PIECES: usize = 20_000;
 
 /// One placed primitive; kept apart so that tests can check each on its own.
 pub(super) struct Piece {
-    #[cfg(test)]
     pub(super) name: String,
     pub(super) mesh: Shaded,
     pub(super) colors: Vec<Vec3>,
@@ -81,7 +80,8 @@ pub(super) fn assemble(pieces: Vec<Piece>) -> Asset {
             looks.push(piece.look);
             asset.meshes.push(Mesh { material: looks.len() - 1, ..Mesh::default() });
             asset.materials.push(Material {
-                name: format!("look{}", looks.len() - 1),
+                // Called after the first part that looks so.
+                name: piece.name.replace("part ", "").replace('`', ""),
                 roughness: piece.look[0],
                 metallic: piece.look[1],
                 emissive: [0.0; 3],
@@ -171,7 +171,12 @@ impl Builder {
             Some(axis) => vec![Mat4::IDENTITY, reflection(axis)],
         };
         let surface = match (&part.shape, &part.group) {
-            (Some(shape), None) => Some(self.surface(part, *shape).map_err(here)?),
+            (Some(shape), None) => {
+                let surface = self.surface(part, *shape).map_err(here)?;
+                let extent = surface.frame().1.max_element() * 2.0;
+                let shaded = shade(&surface.positions, &surface.triangles, extent);
+                Some((surface, shaded))
+            }
             (None, Some(_)) => None,
             _ => return Err(here("needs either `shape` or `group`".into())),
         };
@@ -180,7 +185,7 @@ impl Builder {
                 let copy = if part.repeat.is_some() { k } else { copy };
                 let world = parent * *side * Mat4::from_translation(at) * *m * own;
                 match (&surface, &part.group) {
-                    (Some(surface), _) => self.place(part, surface, world, copy, path).map_err(here)?,
+                    (Some(surface), _) => self.place(part, surface, (world, copy), path).map_err(here)?,
                     (None, Some(group)) => self.parts(group, world, copy, path, depth + 1)?,
                     (None, None) => {}
                 }
@@ -192,9 +197,8 @@ impl Builder {
     fn place(
         &mut self,
         part: &Part,
-        surface: &Surface,
-        m: Mat4,
-        copy: usize,
+        (surface, shaded): &(Surface, Shaded),
+        (m, copy): (Mat4, usize),
         path: &str,
     ) -> Result<(), String> {
         self.triangles += surface.triangles.len();
@@ -208,7 +212,7 @@ impl Builder {
             .paint
             .iter()
             .enumerate()
-            .map(|(k, p)| Region::new(p, &self.params, &self.palette, copy, seed + k as u32))
+            .map(|(k, p)| Region::new(p, &self.params, &self.palette, copy, seed.wrapping_add(k as u32)))
             .collect::<Result<Vec<_>, _>>()?;
         let base = match &part.color {
             Some(names) => srgb(&names.0[copy % names.0.len()], &self.palette)?,
@@ -223,27 +227,24 @@ impl Builder {
                 linear(regions.iter().fold(base, |c, r| r.apply(c, unit, *uv)) * wear)
             })
             .collect();
-        let positions: Vec<Vec3> = surface.positions.iter().map(|p| m.transform_point3(*p)).collect();
-        if positions.iter().any(|p| !p.is_finite() || p.abs().max_element() > 1e4) {
-            return Err("a vertex lies out of range".into());
+        let mut mesh = shaded.clone();
+        // Normals follow the inverse transpose; a reflection turns triangles inside out.
+        let normals: Mat3 = Mat3::from_mat4(m).inverse().transpose();
+        mesh.positions.iter_mut().for_each(|p| *p = m.transform_point3(*p));
+        mesh.normals.iter_mut().for_each(|n| *n = normals.mul_vec3(*n).normalize_or_zero());
+        let far = |p: &Vec3| !p.is_finite() || p.abs().max_element() > 1e4;
+        if mesh.positions.iter().any(far) || mesh.normals.iter().any(|n| *n == Vec3::ZERO || !n.is_finite()) {
+            return Err("a vertex lies out of range, or `scale` is zero".into());
         }
-        let mut triangles = surface.triangles.clone();
         if Mat3::from_mat4(m).determinant() < 0.0 {
-            triangles.iter_mut().for_each(|t| t.swap(1, 2));
+            mesh.triangles.iter_mut().for_each(|t| t.swap(1, 2));
         }
-        let mesh = shade(&positions, &triangles, half.max_element() * 2.0);
         let colors = mesh.source.iter().map(|i| colors[*i as usize]).collect();
         let look = [self.num(&part.rough, 0.75)?, self.num(&part.metal, 0.0)?, self.num(&part.glow, 0.0)?];
         if look.iter().any(|v| !(0.0..=10.0).contains(v)) || look[0] > 1.0 || look[1] > 1.0 {
             return Err("`rough` and `metal` must lie in 0..1, `glow` in 0..10".into());
         }
-        self.pieces.push(Piece {
-            #[cfg(test)]
-            name: path.to_owned(),
-            mesh,
-            colors,
-            look,
-        });
+        self.pieces.push(Piece { name: path.to_owned(), mesh, colors, look });
         Ok(())
     }
 

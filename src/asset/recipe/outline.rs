@@ -82,7 +82,20 @@ fn area2(points: &[Vec2]) -> f32 {
     (0..points.len()).map(|i| cross(points[i], points[(i + 1) % points.len()])).sum()
 }
 
-/// Ear clipping of a simple counter-clockwise polygon. Fails on one that crosses itself.
+/// True if two edges that are not neighbours meet.
+fn crosses_itself(points: &[Vec2]) -> bool {
+    let n = points.len();
+    let edge = |i: usize| (points[i], points[(i + 1) % n]);
+    let apart = |(a, b): (Vec2, Vec2), c: Vec2, d: Vec2| cross(b - a, c - a) * cross(b - a, d - a) >= 0.0;
+    (0..n).any(|i| {
+        (i + 2..n).filter(|j| (j + 1) % n != i).any(|j| {
+            let ((a, b), (c, d)) = (edge(i), edge(j));
+            !apart((a, b), c, d) && !apart((c, d), a, b)
+        })
+    })
+}
+
+/// Ear clipping of a simple counter-clockwise polygon. Fails on a degenerate one.
 fn triangulate(points: &[Vec2]) -> Result<Vec<[u32; 3]>, String> {
     let mut left: Vec<usize> = (0..points.len()).collect();
     let mut triangles = Vec::with_capacity(points.len() - 2);
@@ -107,7 +120,7 @@ fn triangulate(points: &[Vec2]) -> Result<Vec<[u32; 3]>, String> {
                 cross(b - a, c - b).abs() <= 1e-7
             })
         };
-        let i = ear.or_else(flat).ok_or("the outline crosses itself")?;
+        let i = ear.or_else(flat).ok_or("the outline is degenerate")?;
         triangles.push([left[(i + n - 1) % n] as u32, left[i] as u32, left[(i + 1) % n] as u32]);
         left.remove(i);
     }
@@ -120,6 +133,9 @@ pub(super) fn blade(points: &[Vec2], thick: f32, round: f32) -> Result<Surface, 
     let mut points = points.to_vec();
     if area2(&points) < 0.0 {
         points.reverse();
+    }
+    if crosses_itself(&points) {
+        return Err("the outline crosses itself".into());
     }
     let n = points.len();
     let caps = triangulate(&points)?;

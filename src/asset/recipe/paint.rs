@@ -5,6 +5,7 @@ use glam::{Vec2, Vec3};
 use super::expr::Params;
 use super::spec::Paint;
 use super::surface::value_noise;
+use crate::render::color::srgb_to_linear;
 
 /// sRGB hex values of colour names every recipe may use.
 const NAMED: [(&str, &str); 24] = [
@@ -33,11 +34,6 @@ const NAMED: [(&str, &str); 24] = [
     ("stone", "#90908c"),
     ("leaf", "#4f9a3c"),
 ];
-
-/// The sRGB electro-optical transfer function (IEC 61966-2-1), 0 … 1 to linear.
-fn decode(v: f32) -> f32 {
-    if v <= 0.040_45 { v / 12.92 } else { ((v + 0.055) / 1.055).powf(2.4) }
-}
 
 fn parse_hex(text: &str) -> Option<Vec3> {
     let digits =
@@ -74,7 +70,7 @@ pub(super) fn srgb(text: &str, palette: &Palette) -> Result<Vec3, String> {
 
 /// sRGB to linear, channel by channel.
 pub(super) fn linear(srgb: Vec3) -> Vec3 {
-    Vec3::from_array(srgb.to_array().map(decode))
+    Vec3::from_array(srgb.to_array().map(srgb_to_linear))
 }
 
 /// A painted region with its numbers.

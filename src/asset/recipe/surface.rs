@@ -94,7 +94,8 @@ pub(super) fn value_noise(p: Vec3, seed: u32) -> f32 {
     (0..8).map(corner).sum()
 }
 
-/// Positions, normals and, for each new vertex, the vertex it came from.
+/// A surface with normals: positions, normals and, for each new vertex, the vertex it came from.
+#[derive(Clone)]
 pub(super) struct Shaded {
     pub(super) positions: Vec<Vec3>,
     pub(super) normals: Vec<Vec3>,

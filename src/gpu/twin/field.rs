@@ -363,3 +363,50 @@ fn outer_product<V: Vector>(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::lanes::Portable;
+    use super::*;
+    use crate::field::FieldConfig;
+    use crate::rng::{Rng, Stream};
+
+    fn random(step: u32, n: usize) -> Vec<f32> {
+        let rng = Rng::new(2, Stream::Probe, step);
+        (0..n as u64).map(|i| rng.range(i, -1.0, 1.0)).collect()
+    }
+
+    /// Field, feature gradient and MLP gradient of one instruction set.
+    fn run<V: Vector>(config: &FieldConfig) -> [Vec<f32>; 3] {
+        // Not a multiple of the block: the last one is cut.
+        let n = 77;
+        let p = config.params(n, config.levels, true);
+        let (positions, grid) = (random(0, 3 * n), random(1, config.grid_params()));
+        let (mlp, mut grad) = (random(2, config.mlp_params()), random(3, n * OUTPUTS));
+        grad[20 * OUTPUTS..45 * OUTPUTS].fill(0.0);
+        let mut field = vec![0.0; n * OUTPUTS];
+        let mut features = vec![[0.0; FEATURES]; n * config.levels as usize];
+        let mut levels: Vec<_> = features.chunks_mut(n).collect();
+        forward_body::<V>(&p, &positions, &grid, &mlp, &mut field, &mut levels);
+        let mut mlp_grad = vec![0.0; mlp.len()];
+        backward_body::<V>(&p, &mlp, &field, &grad, &mut levels, &mut mlp_grad);
+        [field, features.into_flattened(), mlp_grad]
+    }
+
+    #[test]
+    fn instruction_sets_agree_to_the_last_bit() {
+        let config = FieldConfig { levels: 5, log2_table: 12, ..Default::default() };
+        let want = run::<Portable>(&config);
+        assert!(want.iter().all(|x| x.iter().any(|&x| x != 0.0)));
+        #[cfg(target_arch = "x86_64")]
+        {
+            use super::super::lanes::{Avx2, Avx512};
+            if is_x86_feature_detected!("avx2") {
+                assert!(run::<Avx2>(&config) == want);
+            }
+            if is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw") {
+                assert!(run::<Avx512>(&config) == want);
+            }
+        }
+    }
+}

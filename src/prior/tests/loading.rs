@@ -120,7 +120,7 @@ fn unknown_and_unsupported_config_values_are_named() {
         ("unet/config.json", "\"layers_per_block\": 1", "\"layers_per_block\": 99999", "layers_per_block"),
         ("unet/config.json", "\"cross_attention_dim\": 8", "\"cross_attention_dim\": 16", "16"),
         ("vae/config.json", "\"act_fn\": \"silu\"", "\"act_fn\": \"relu\"", "act_fn"),
-        ("vae/config.json", "\"norm_num_groups\": 8", "\"norm_num_groups\": 7", "block_out_channels"),
+        ("vae/config.json", "\"norm_num_groups\": 2", "\"norm_num_groups\": 7", "block_out_channels"),
         ("text_encoder/config.json", "quick_gelu", "tanh", "hidden_act"),
         ("scheduler/scheduler_config.json", "scaled_linear", "wiggly", "wiggly"),
         ("tokenizer/merges.txt", "#version: 0.2", "#version: 0.2\nnopair", "merges.txt"),
