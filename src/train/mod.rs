@@ -62,13 +62,10 @@ pub fn train_prior(
     let values = (latents * scaling)?;
     let tokenizer = Tokenizer::train(&data.captions(), config.vocab_size, config.max_tokens)?;
     let mut training = Training::new(config, &tokenizer, Latents { values, pictures: &pictures })?;
-    let outcome = training.run(&mut run);
-    // An interrupted training still leaves a usable model: what was learned so far.
-    if matches!(outcome, Ok(()) | Err(Error::Interrupted)) {
-        let words = data.vocabulary();
-        publish::write(&places.out, config, &tokenizer, &words, scaling, &vae_weights, &training.trained()?)?;
-    }
-    outcome
+    let words = data.vocabulary();
+    training.run(&mut run, &|trained| {
+        publish::write(&places.out, config, &tokenizer, &words, scaling, &vae_weights, trained)
+    })
 }
 
 fn data_config(config: &TrainConfig) -> data::DataConfig {

@@ -115,11 +115,12 @@ impl<'a> Training<'a> {
         Ok((prediction - target)?.sqr()?.mean_all()?)
     }
 
-    /// Trains to `config.unet.steps`, going on from a checkpoint if there is one.
+    /// Trains to `config.unet.steps`, going on from a checkpoint if there is one. With every
+    /// checkpoint `publish` gets what was learned so far, so that a running training can be tried.
     ///
     /// # Errors
     /// If the loss is not finite, a file cannot be written, or the user asked to stop.
-    pub fn run(&mut self, run: &mut Run) -> Result<()> {
+    pub fn run(&mut self, run: &mut Run, publish: &dyn Fn(&Trained) -> Result<()>) -> Result<()> {
         let u = self.config.unet.clone();
         let first = run.restore(CHECKPOINT, &mut self.adam)?;
         let mut mean = 0.0;
@@ -141,6 +142,7 @@ impl<'a> Training<'a> {
             let stopped = run.stopped();
             if stopped || (step + 1) % CHECKPOINT_EVERY == 0 || step + 1 == u.steps {
                 run.save(CHECKPOINT, &self.adam, step + 1)?;
+                publish(&self.trained()?)?;
             }
             if stopped {
                 return Err(Error::Interrupted);

@@ -59,8 +59,8 @@ impl Default for DataConfig {
         Self {
             image_size: 64,
             supersample: 4,
-            recipes: 0.5,
-            scenes: 0.25,
+            recipes: 0.6,
+            scenes: 0.3,
             hero_weight: 4.0,
             hero_scenes: 0.3,
             heroes: ["blue jay".into(), "macarons".into()],
