@@ -25,7 +25,7 @@ pub(super) fn read(
     buffers: &[Vec<u8>],
     folder: Option<&Path>,
 ) -> Read<(Vec<Material>, Vec<Look>)> {
-    let mut pictures = Pictures { buffers, folder, decoded: HashMap::new(), cut: HashMap::new() };
+    let mut pictures = Pictures { document, buffers, folder, decoded: HashMap::new(), cut: HashMap::new() };
     let (mut materials, mut looks) = (Vec::new(), Vec::new());
     for source in document.materials() {
         let info = source.pbr_metallic_roughness().base_color_texture();
@@ -59,6 +59,7 @@ enum Alpha {
 }
 
 struct Pictures<'a> {
+    document: &'a Document,
     buffers: &'a [Vec<u8>],
     folder: Option<&'a Path>,
     decoded: HashMap<usize, Arc<RgbaImage>>,
@@ -120,13 +121,16 @@ impl Pictures<'_> {
             return Ok(done.clone());
         }
         let number = source.index();
-        let image = match source.source() {
-            gltf::image::Source::View { view, .. } => {
-                let bytes = gltf_accessor::view_bytes(&view, self.buffers)
-                    .ok_or_else(|| format!("image {number} reaches beyond its buffer"))?;
-                decode(bytes)
+        // Not `source.source()`, which panics if an image has no type or no data.
+        let entry = &self.document.as_json().images[number];
+        let image = match (&entry.buffer_view, &entry.uri) {
+            (Some(view), _) => {
+                let view = self.document.views().nth(view.value());
+                let bytes = view.and_then(|v| gltf_accessor::view_bytes(&v, self.buffers));
+                decode(bytes.ok_or_else(|| format!("image {number} reaches beyond its buffer"))?)
             }
-            gltf::image::Source::Uri { uri, .. } => decode(&fetch(uri, self.folder)?),
+            (None, Some(uri)) => decode(&fetch(uri, self.folder)?),
+            (None, None) => Err("it has no data".into()),
         };
         let image = Arc::new(image.map_err(|r| Reason { text: format!("image {number}: {}", r.text), ..r })?);
         self.decoded.insert(number, image.clone());

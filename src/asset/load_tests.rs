@@ -236,7 +236,7 @@ fn alpha_modes_become_what_the_house_means() {
     let material = |mode: &str, cutoff: f32| {
         let bytes = square(|json, bin| {
             let webp = view(json, bin, &picture(ImageFormat::WebP, 100));
-            json["images"] = json!([{"bufferView": webp, "mimeType": "image/webp"}]);
+            json["images"] = json!([{"bufferView": webp}]);
             json["textures"] = json!([{"extensions": {"EXT_texture_webp": {"source": 0}}}]);
             json["extensionsRequired"] = json!(["EXT_texture_webp"]);
             json["materials"] = json!([{"alphaMode": mode, "pbrMetallicRoughness": {"baseColorFactor": [1, 1, 1, 0.5], "baseColorTexture": {"index": 0}}}]);
@@ -296,11 +296,16 @@ fn unusable_files_say_why() {
         json["textures"] = json!([{"source": 0}]);
         json["materials"] = json!([{"pbrMetallicRoughness": {"baseColorTexture": {"index": 0}}}]);
     });
+    let no_picture = square(|json, _| {
+        json["images"] = json!([{"name": "nothing"}]);
+        json["textures"] = json!([{"source": 0}]);
+        json["materials"] = json!([{"pbrMetallicRoughness": {"baseColorTexture": {"index": 0}}}]);
+    });
     let draco = square(|json, _| json["extensionsRequired"] = json!(["KHR_draco_mesh_compression"]));
     let no_data = square(|json, _| _ = json["accessors"][0].as_object_mut().unwrap().remove("bufferView"));
     let cycle = square(|json, _| json["nodes"] = json!([{"children": [1]}, {"children": [0]}]));
     let overflow = square(|json, _| json["bufferViews"][0]["byteOffset"] = json!(u64::MAX - 7));
-    let cases: [(&str, &[u8], &str); 20] = [
+    let cases: [(&str, &[u8], &str); 21] = [
         ("empty", &[], "empty"),
         ("text", b"hello, I am no model", "not glTF"),
         ("other JSON", b"{\"a\": 1}", "no asset.version"),
@@ -311,6 +316,7 @@ fn unusable_files_say_why() {
         ("far", &far, "too far"),
         ("index", &index, "index 9 is out of range"),
         ("picture", &broken_picture, "image 0"),
+        ("no picture", &no_picture, "image 0: it has no data"),
         ("draco", &draco, "KHR_draco"),
         ("no data", &no_data, "bufferView: Missing"),
         ("cycle", &cycle, "two parents"),

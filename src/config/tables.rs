@@ -33,14 +33,7 @@ pub struct CameraConfig {
 
 impl Default for CameraConfig {
     fn default() -> Self {
-        Self {
-            views: 4,
-            size: 64,
-            fov: 40.0,
-            distance: 2.4,
-            distance_jitter: 0.1,
-            elevation: [-10.0, 50.0],
-        }
+        Self { views: 4, size: 64, fov: 40.0, distance: 2.4, distance_jitter: 0.1, elevation: [-10.0, 50.0] }
     }
 }
 

@@ -3,9 +3,9 @@
 use glam::Vec3;
 
 use crate::config::{CameraConfig, Config};
+use crate::render::backdrop::background_color;
 use crate::render::camera::Camera;
 use crate::rng::{Rng, Stream};
-use crate::train::data::background_color;
 
 /// Random numbers a view may use of each stream.
 const DRAWS: u64 = 8;

@@ -1,5 +1,6 @@
 //! Differentiable renderers over fields and plain pictures of meshes.
 
+pub mod backdrop;
 pub mod camera;
 pub mod color;
 pub mod light;

@@ -129,6 +129,11 @@ fn working_sizes_agree_in_f32_and_f64() {
     for (name, d) in &double {
         let difference: Vec<f64> = single[name].iter().zip(d).map(|(a, b)| a - b).collect();
         // Rounding of sums over 3·64² pixels through some thirty layers; a wrong path shows as order 1.
-        assert!(norm(&difference) <= 1e-3 * norm(d) + 1e-5 * whole, "{name}: {:e} of {:e}", norm(&difference), norm(d));
+        assert!(
+            norm(&difference) <= 1e-3 * norm(d) + 1e-5 * whole,
+            "{name}: {:e} of {:e}",
+            norm(&difference),
+            norm(d)
+        );
     }
 }

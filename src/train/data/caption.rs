@@ -3,7 +3,7 @@
 use crate::asset::recipe::Recipe;
 
 /// `noun` with an indefinite article, unless it is a plural or mass noun.
-pub fn with_article(noun: &str, plural: bool) -> String {
+pub(super) fn with_article(noun: &str, plural: bool) -> String {
     if plural {
         return noun.to_owned();
     }
@@ -12,7 +12,7 @@ pub fn with_article(noun: &str, plural: bool) -> String {
 }
 
 /// A caption of a recipe's asset: its `name`, with the colour word in front if one is given.
-pub fn of_recipe(recipe: &Recipe, name: usize, word: Option<&str>) -> String {
+pub(super) fn of_recipe(recipe: &Recipe, name: usize, word: Option<&str>) -> String {
     let noun = &recipe.names()[name % recipe.names().len().max(1)];
     match word {
         Some(word) => with_article(&format!("{word} {noun}"), recipe.plural()),
@@ -22,7 +22,7 @@ pub fn of_recipe(recipe: &Recipe, name: usize, word: Option<&str>) -> String {
 
 /// How one thing stands to another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Relation {
+pub(super) enum Relation {
     /// The first stands on top of the second.
     On,
     /// The first stands to the left (−X) of the second, both on the ground.
@@ -31,7 +31,7 @@ pub enum Relation {
 
 impl Relation {
     /// `first` and `second` are captions with their articles.
-    pub fn caption(self, first: &str, second: &str) -> String {
+    pub(super) fn caption(self, first: &str, second: &str) -> String {
         match self {
             Self::On => format!("{first} on {second}"),
             Self::Beside => format!("{first} beside {second}"),

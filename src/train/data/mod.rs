@@ -15,8 +15,9 @@ use glam::{Mat4, Vec3};
 
 use crate::asset::recipe::{self, Recipe};
 use crate::error::{Error, Result};
+use crate::render::backdrop::background_color;
 use crate::render::camera::Camera;
-use crate::render::color::{linear_to_srgb, srgb_to_linear};
+use crate::render::color::linear_to_srgb;
 use crate::render::light::Lighting;
 use crate::render::raster::{Instance, PreparedAsset, render_scene};
 use crate::rng::{Rng, Stream};
@@ -300,20 +301,6 @@ fn light(draw: &Draw) -> Lighting {
 /// A plain background, linear RGB: mostly light and neutral, so that any object stands out.
 fn background(draw: &Draw) -> Vec3 {
     background_color([draw.uniform(48), draw.uniform(49), draw.uniform(50), draw.uniform(51)])
-}
-
-/// The background of four uniform numbers; the generation loop draws from the same distribution, or
-/// the prior would be asked about pictures it has never seen.
-pub fn background_color([kind, a, b, c]: [f32; 4]) -> Vec3 {
-    let srgb = if kind < 0.6 {
-        Vec3::splat(0.72 + 0.28 * a) + 0.04 * Vec3::new(b - 0.5, 0.0, c - 0.5)
-    } else if kind < 0.85 {
-        Vec3::splat(0.55) + 0.45 * Vec3::new(a, b, c)
-    } else {
-        Vec3::new(a, b, c)
-    };
-    let srgb = srgb.clamp(Vec3::ZERO, Vec3::ONE);
-    Vec3::new(srgb_to_linear(srgb.x), srgb_to_linear(srgb.y), srgb_to_linear(srgb.z))
 }
 
 #[cfg(test)]
