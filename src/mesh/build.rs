@@ -176,7 +176,7 @@ impl Run<'_, '_> {
             outside: cell,
             // Behind a soft skin the visible colour lies deeper: as far as three quarters of the
             // light get at the surface's own density.
-            inside: (2.0 * LN_2 / threshold).clamp(2.0 * cell, MAX_DEPTH),
+            inside: (2.0 * LN_2 / threshold).min(MAX_DEPTH).max(2.0 * cell),
             rings: options.padding as usize,
         };
         self.stage(Stage::Bake, |p| base_color(surface, density, color, &bake, p))
