@@ -47,8 +47,11 @@ pub(super) fn read(bytes: &[u8], folder: Option<&Path>) -> Read<Asset> {
     Ok(reader.asset)
 }
 
+/// The JSON of a file and, of a GLB, its binary chunk.
+type Chunks<'a> = (Cow<'a, [u8]>, Option<Vec<u8>>);
+
 /// The JSON and binary chunks.
-fn split(bytes: &[u8]) -> Read<(Cow<'_, [u8]>, Option<Vec<u8>>)> {
+fn split(bytes: &[u8]) -> Read<Chunks<'_>> {
     if !bytes.starts_with(b"glTF") {
         return Ok((Cow::Borrowed(bytes), None));
     }

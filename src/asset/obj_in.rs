@@ -23,13 +23,8 @@ pub(super) fn read(bytes: &[u8], folder: Option<&Path>) -> Read<Asset> {
     if text.contains('\0') {
         return Err("not OBJ: it holds binary data".into());
     }
-    let options = tobj::LoadOptions {
-        single_index: true,
-        triangulate: true,
-        ignore_points: true,
-        ignore_lines: true,
-        ..tobj::LoadOptions::default()
-    };
+    let options =
+        tobj::LoadOptions { single_index: true, triangulate: true, ignore_points: true, ignore_lines: true };
     let library = |name: &Path| library(folder.map(|f| f.join(name)));
     let (models, materials) = tobj::load_obj_buf(&mut Cursor::new(text.as_bytes()), &options, library)
         .map_err(|e| format!("invalid OBJ: {e}"))?;

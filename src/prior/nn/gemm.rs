@@ -28,7 +28,7 @@ impl<'a, T> Mat<'a, T> {
     }
 
     /// The view from row `i` on.
-    pub(crate) fn from_row(self, i: usize) -> Self {
+    pub(crate) fn rows_from(self, i: usize) -> Self {
         Self { data: &self.data[(i * self.row).min(self.data.len())..], ..self }
     }
 
@@ -118,7 +118,7 @@ pub(crate) fn serial<T: Real>(
                 Err(b) if cols == width => (&b.data[(k0 * b.row) + j0..], b.row),
                 Err(b) => {
                     tail.resize(K_BLOCK * nr, T::ZERO);
-                    pack_panel(b.from_row(k0), steps, j0, cols, &mut tail[..steps * nr]);
+                    pack_panel(b.rows_from(k0), steps, j0, cols, &mut tail[..steps * nr]);
                     (&tail, nr)
                 }
             };
@@ -183,7 +183,7 @@ pub(crate) fn product<T: Real>((m, n, k): (usize, usize, usize), a: Mat<'_, T>, 
         let mut block = vec![T::ZERO; rows * cols];
         let part = packed.as_ref().map(|p| Packed { panels: &p.panels[j0 * k..], k });
         let b = part.as_ref().ok_or(Mat { data: &b.data[j0 * b.col..], ..b });
-        serial((rows, cols, k), a.from_row(i0), b, &mut block, cols);
+        serial((rows, cols, k), a.rows_from(i0), b, &mut block, cols);
         for (i, row) in block.chunks_exact(cols).enumerate() {
             // SAFETY: tasks own disjoint blocks of rows and columns.
             unsafe { out.slice((i0 + i) * n + j0, cols) }.copy_from_slice(row);

@@ -20,7 +20,7 @@ pub fn group_norm(x: &Tensor, w: &Tensor, b: &Tensor, groups: usize, eps: f64, s
     let dims = x.dims();
     if dims.len() < 2
         || groups == 0
-        || dims[1] % groups != 0
+        || !dims[1].is_multiple_of(groups)
         || w.dims() != [dims[1]]
         || b.dims() != [dims[1]]
     {
@@ -93,13 +93,13 @@ impl Layer for GroupNorm {
                 let (mean, rstd) = (T::from_f64(moments[i].0), T::from_f64(moments[i].1));
                 let first = i % self.groups * per_group;
                 let (mut plain, mut scaled) = (T::ZERO, T::ZERO);
-                for j in 0..per_group {
+                for (j, sum) in sums.iter_mut().enumerate() {
                     let (w, b) = (w.data[first + j], b.data[first + j]);
                     let at = j * pixels..(j + 1) * pixels;
                     let to = &mut gx[at.clone()];
-                    sums[j] = inner((&x[at.clone()], &g[at]), (mean, rstd), (w, b), self.silu, to);
-                    plain += w * sums[j].0;
-                    scaled += w * sums[j].1;
+                    *sum = inner((&x[at.clone()], &g[at]), (mean, rstd), (w, b), self.silu, to);
+                    plain += w * sum.0;
+                    scaled += w * sum.1;
                 }
                 // gx = rstd (w dz - mean(w dz) - xhat mean(w dz xhat)), with dz in gx from above.
                 let count = T::from_f64(n as f64);

@@ -10,7 +10,7 @@ use crate::render::light::Lighting;
 use crate::render::raster::{Instance, PreparedAsset, render_scene};
 
 /// Largest side of every training scene, world units (the camera rig is made for it).
-pub const LARGEST_SIDE: f32 = 1.2;
+pub(super) const LARGEST_SIDE: f32 = 1.2;
 
 /// Height in the first thing's own size by which it sinks into what it stands on, so that no light
 /// shows between a rounded foot and a rounded top.
@@ -23,7 +23,7 @@ fn bounds(asset: &PreparedAsset) -> (Vec3, Vec3) {
 
 /// Highest point of `asset` under a disc of `radius` around the vertical axis through its centre,
 /// seen from far above (so nearly in parallel projection).
-pub fn support_height(asset: &PreparedAsset, radius: f32) -> f32 {
+pub(super) fn support_height(asset: &PreparedAsset, radius: f32) -> f32 {
     let (low, high) = bounds(asset);
     let centre = 0.5 * (low + high);
     let distance = 40.0;
@@ -36,7 +36,12 @@ pub fn support_height(asset: &PreparedAsset, radius: f32) -> f32 {
 }
 
 /// Transforms of both things. `share` is the size of the first (largest side) over the second's.
-pub fn place(first: &PreparedAsset, second: &PreparedAsset, relation: Relation, share: f32) -> [Mat4; 2] {
+pub(super) fn place(
+    first: &PreparedAsset,
+    second: &PreparedAsset,
+    relation: Relation,
+    share: f32,
+) -> [Mat4; 2] {
     let ((low1, high1), (low2, high2)) = (bounds(first), bounds(second));
     let side = |low: Vec3, high: Vec3| (high - low).max_element().max(1e-6);
     let scale = share * side(low2, high2) / side(low1, high1);
@@ -59,7 +64,7 @@ pub fn place(first: &PreparedAsset, second: &PreparedAsset, relation: Relation, 
 
 /// Turns all `instances` about the vertical axis by `yaw` degrees, centres them and scales them to
 /// [`LARGEST_SIDE`].
-pub fn normalize(instances: &mut [Instance<'_>], yaw: f32) {
+pub(super) fn normalize(instances: &mut [Instance<'_>], yaw: f32) {
     let turn = Mat4::from_rotation_y(yaw * PI / 180.0);
     let (mut low, mut high) = (Vec3::INFINITY, Vec3::NEG_INFINITY);
     for instance in instances.iter_mut() {

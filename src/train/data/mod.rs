@@ -4,7 +4,7 @@
 //! [`HELD_OUT`] are never trained on: training starts there.
 
 mod caption;
-pub mod compose;
+mod compose;
 pub mod manifest;
 
 use std::collections::BTreeSet;

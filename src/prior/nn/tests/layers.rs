@@ -3,12 +3,17 @@ use candle_core::{DType, Device, Tensor};
 use super::*;
 use crate::prior::nn::{self, fallback};
 
+/// A layer on its arguments.
+type Ours = Box<dyn Fn(&[Tensor]) -> Result<Tensor> + Sync>;
+/// The composition that it is compared with.
+type Plain = Box<dyn Fn(&[Tensor]) -> Result<Tensor>>;
+
 /// One layer with the composition of plain operations that says what it should compute.
 struct Case {
     name: &'static str,
     args: Vec<Tensor>,
-    ours: Box<dyn Fn(&[Tensor]) -> Result<Tensor> + Sync>,
-    plain: Box<dyn Fn(&[Tensor]) -> Result<Tensor>>,
+    ours: Ours,
+    plain: Plain,
 }
 
 fn case(
