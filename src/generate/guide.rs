@@ -1,5 +1,5 @@
 //! Who judges the pictures. The optimisation loop knows a guide by this trait only; the guide of
-//! `gen3d` is a latent diffusion prior with score distillation ([`super::latent`]).
+//! `gen3d` is a latent diffusion prior with score distillation (`latent.rs`).
 
 use super::timing::Timings;
 use crate::Result;

@@ -29,7 +29,7 @@ impl Padding {
     }
 }
 
-/// Cross-correlation of `x` [B, Ci, H, W] with `w` [Co, Ci, k, k], plus `b` [Co]: [B, Co, Ho, Wo] with
+/// Cross-correlation of `x` `[B, Ci, H, W]` with `w` `[Co, Ci, k, k]`, plus `b` `[Co]`: `[B, Co, Ho, Wo]` with
 /// `Ho = (H + padding - k) / stride + 1`.
 ///
 /// # Errors

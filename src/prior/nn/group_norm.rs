@@ -12,7 +12,7 @@ use super::simd::multiversion;
 use super::tape::{self, Arg, Layer};
 
 /// Normalises `x` [B, C, ...] over each of `groups` groups of channels (Wu and He 2018), then
-/// `y = (x - mean) / sqrt(var + eps) * w + b` with `w`, `b` [C], then `y * sigmoid(y)` if `silu`.
+/// `y = (x - mean) / sqrt(var + eps) * w + b` with `w`, `b` `[C]`, then `y * sigmoid(y)` if `silu`.
 ///
 /// # Errors
 /// When shapes, dtypes or devices do not fit together.

@@ -7,7 +7,7 @@ use super::real::Real;
 use super::simd::multiversion;
 use super::tape::{self, Arg, Layer};
 
-/// `(x - mean) / sqrt(var + eps) * w + b` over the last dimension of `x` [..., C] with `w`, `b` [C]
+/// `(x - mean) / sqrt(var + eps) * w + b` over the last dimension of `x` `[..., C]` with `w`, `b` `[C]`
 /// (Ba et al. 2016).
 ///
 /// # Errors

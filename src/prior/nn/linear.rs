@@ -7,7 +7,7 @@ use super::gemm::{Mat, product};
 use super::real::Real;
 use super::tape::{self, Arg, Layer};
 
-/// `x w^T + b` for `x` [..., Ci], `w` [Co, Ci], `b` [Co]: [..., Co].
+/// `x w^T + b` for `x` `[..., Ci]`, `w` `[Co, Ci]`, `b` `[Co]`: `[..., Co]`.
 ///
 /// # Errors
 /// When shapes, dtypes or devices do not fit together.

@@ -15,6 +15,7 @@ mod gemm;
 mod group_norm;
 mod layer_norm;
 mod linear;
+mod memory;
 mod plan;
 mod real;
 mod reduce;

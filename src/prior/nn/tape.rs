@@ -48,6 +48,7 @@ pub(crate) fn on_cpu(args: &[&Tensor]) -> bool {
 
 /// Runs `layer` on one to three tensors and records it on the tape.
 pub(crate) fn apply<L: Layer>(layer: L, args: &[&Tensor]) -> Result<Tensor> {
+    super::memory::keep_freed_blocks();
     let needs = args.iter().map(|t| t.track_op()).collect();
     let node = Node { layer, needs };
     match args {

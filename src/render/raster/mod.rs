@@ -1,8 +1,8 @@
 //! Pictures of meshes on the CPU: a supersampled z-buffer with deferred shading.
 //!
 //! One frame runs on one thread and is a pure function of its arguments; callers draw many frames
-//! in parallel. [`project`] turns triangles into screen-space planes, [`fill`] keeps the nearest
-//! triangle of every sample, [`shade`] lights what is visible and averages samples into pixels.
+//! in parallel. `project` turns triangles into screen-space planes, `fill` keeps the nearest
+//! triangle of every sample, `shade` lights what is visible and averages samples into pixels.
 
 mod fill;
 mod prepare;
