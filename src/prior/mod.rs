@@ -14,7 +14,7 @@ pub mod vae;
 pub mod weights;
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use candle_core::{DType, Device, Tensor};
 
@@ -164,11 +164,6 @@ pub fn encode_prompts(
         ids.extend(tokenizer.encode(prompt)?);
     }
     text.forward(&Tensor::from_vec(ids, (prompts.len(), tokenizer.max_length), device)?)
-}
-
-/// The folder of `path` must hold all parts of a prior; used by `gen3d doctor`.
-pub fn looks_like_prior(path: &Path) -> bool {
-    ["model_index.json", "unet/config.json", "vae/config.json"].iter().all(|f| path.join(f).is_file())
 }
 
 #[cfg(test)]

@@ -61,6 +61,8 @@ pub struct UnetTraining {
     pub channels: Vec<usize>,
     /// Attention heads.
     pub heads: usize,
+    /// Whether the pooled text is added to the time embedding.
+    pub pooled_text: bool,
     /// Optimiser steps.
     pub steps: u32,
     /// Latents a step.
@@ -112,6 +114,7 @@ impl Default for UnetTraining {
         Self {
             channels: vec![64, 128, 192],
             heads: 4,
+            pooled_text: true,
             steps: 20_000,
             batch: 32,
             learning_rate: 6e-4,
@@ -186,6 +189,8 @@ impl TrainConfig {
             freq_shift: 0.0,
             class_embed_type: Some("projection".into()),
             projection_class_embeddings_input_dim: Some(16),
+            addition_embed_type: self.unet.pooled_text.then(|| "text".into()),
+            addition_embed_type_num_heads: 4,
             rest: object(json!({"_class_name": "UNet2DConditionModel", "act_fn": "silu"})),
         }
     }

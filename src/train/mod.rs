@@ -8,7 +8,9 @@ pub mod run;
 pub mod samples;
 pub mod unet;
 pub mod vae;
+mod whiten;
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use candle_core::{Device, Tensor};
@@ -54,12 +56,12 @@ pub fn train_prior(
         if run::STOP.load(std::sync::atomic::Ordering::Relaxed) { Err(Error::Interrupted) } else { Ok(()) }
     })?;
     let mut run = Run { dir: places.run.clone(), progress };
-    let vae_weights = vae::train(config, &pictures, &mut run)?;
-    let frozen = Store::loaded(vae_weights.clone(), candle_core::DType::F32, false, &Device::Cpu);
-    let vae = Vae::new(config.vae_config(1.0), &frozen.root())?;
-    let latents = vae::encode_all(&vae, &pictures, &mut run)?;
-    let scaling = 1.0 / standard_deviation(&latents)?;
-    let values = (latents * scaling)?;
+    let mut vae_weights = vae::train(config, &pictures, &mut run)?;
+    let latents = encode(config, &vae_weights, &pictures, &mut run)?;
+    whiten::fold(&mut vae_weights, &latents)?;
+    // Encoded again rather than mapped: what is trained on is what the written weights give.
+    let values = encode(config, &vae_weights, &pictures, &mut run)?;
+    let scaling = 1.0;
     let tokenizer = Tokenizer::train(&data.captions(), config.vocab_size, config.max_tokens)?;
     let mut training = Training::new(config, &tokenizer, Latents { values, pictures: &pictures })?;
     let words = data.vocabulary();
@@ -88,16 +90,16 @@ fn remember_config(config: &TrainConfig, dir: &Path) -> Result<()> {
     std::fs::write(&path, text).map_err(|e| Error::io(path, e))
 }
 
-/// Root mean square about the mean over all values.
-fn standard_deviation(x: &Tensor) -> Result<f64> {
-    let x = x.flatten_all()?.to_vec1::<f32>()?;
-    let n = x.len().max(1) as f64;
-    let mean = x.iter().map(|&v| f64::from(v)).sum::<f64>() / n;
-    let variance = x.iter().map(|&v| (f64::from(v) - mean).powi(2)).sum::<f64>() / n;
-    if variance <= 0.0 || !variance.is_finite() {
-        return Err(Error::Failed("the autoencoder's latents are constant".into()));
-    }
-    Ok(variance.sqrt())
+/// Unscaled latents of all pictures under the given autoencoder.
+fn encode(
+    config: &TrainConfig,
+    weights: &HashMap<String, Tensor>,
+    pictures: &Pictures,
+    run: &mut Run,
+) -> Result<Tensor> {
+    let frozen = Store::loaded(weights.clone(), candle_core::DType::F32, false, &Device::Cpu);
+    let vae = Vae::new(config.vae_config(1.0), &frozen.root())?;
+    vae::encode_all(&vae, pictures, run)
 }
 
 /// Writes a prior of given weights (autoencoder, text encoder, U-Net), for tests of the loader.
@@ -107,7 +109,7 @@ pub(crate) fn publish_for_tests(
     config: &TrainConfig,
     tokenizer: &Tokenizer,
     words: &std::collections::BTreeSet<String>,
-    [vae, text, unet]: [std::collections::HashMap<String, Tensor>; 3],
+    [vae, text, unet]: [HashMap<String, Tensor>; 3],
 ) -> Result<()> {
     publish::write(out, config, tokenizer, words, 0.5, &vae, &unet::Trained { text, unet })
 }

@@ -4,6 +4,8 @@ use std::path::Path;
 
 use serde::Serialize;
 
+use crate::prior::Prior;
+
 /// Where priors are looked for, from the current folder.
 const FOLDER: &str = "models";
 
@@ -14,9 +16,24 @@ pub(super) struct Found {
     pub(super) about: String,
 }
 
-/// Diffusers folders under `models/` of the current folder, by name.
+/// The embedded prior, then the diffusers folders under `models/` of the current folder, by name.
 pub(super) fn find() -> Vec<Found> {
-    in_folder(Path::new(FOLDER))
+    let mut found = vec![embedded()];
+    found.extend(in_folder(Path::new(FOLDER)));
+    found
+}
+
+/// What the binary carries; loaded once, so that damage shows here and not in the first run.
+fn embedded() -> Found {
+    let about = match Prior::load("mini", &candle_core::Device::Cpu) {
+        Ok(prior) => {
+            let camera = if prior.is_camera_conditioned() { ", conditioned by the camera" } else { "" };
+            let size = prior.image_size();
+            format!("embedded in this binary, {size}×{size} pictures{camera}, digest {}", &prior.digest[..12])
+        }
+        Err(error) => format!("not usable: {error}"),
+    };
+    Found { name: "mini".into(), about }
 }
 
 fn in_folder(folder: &Path) -> Vec<Found> {

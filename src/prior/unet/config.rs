@@ -73,6 +73,12 @@ pub struct UnetConfig {
     /// Width of that vector.
     #[serde(default)]
     pub projection_class_embeddings_input_dim: Option<usize>,
+    /// `null` or `text` (the pooled text is added to the time embedding).
+    #[serde(default)]
+    pub addition_embed_type: Option<String>,
+    /// Heads of that pooling.
+    #[serde(default = "default_pool_heads")]
+    pub addition_embed_type_num_heads: usize,
     /// Everything else in the file.
     #[serde(flatten)]
     pub rest: serde_json::Map<String, serde_json::Value>,
@@ -86,6 +92,10 @@ fn default_eps() -> f64 {
     1e-5
 }
 
+fn default_pool_heads() -> usize {
+    64
+}
+
 fn default_true() -> bool {
     true
 }
@@ -93,8 +103,6 @@ fn default_true() -> bool {
 /// Keys outside [`UnetConfig`] and the JSON values under which this network is the same function.
 const OFF: &[(&str, &[&str])] = &[
     ("act_fn", &["\"silu\""]),
-    ("addition_embed_type", &["null"]),
-    ("addition_embed_type_num_heads", &["64"]),
     ("addition_time_embed_dim", &["null"]),
     ("attention_type", &["\"default\""]),
     ("center_input_sample", &["false"]),
@@ -145,6 +153,11 @@ impl UnetConfig {
         self.check_sizes()
     }
 
+    fn pools_evenly(&self) -> bool {
+        let heads = self.addition_embed_type_num_heads;
+        heads > 0 && self.cross_attention_dim.is_multiple_of(heads)
+    }
+
     fn check_sizes(&self) -> Result<()> {
         let n = self.block_out_channels.len();
         if n == 0 || n > 8 || self.down_block_types.len() != n || self.up_block_types.len() != n {
@@ -176,6 +189,14 @@ impl UnetConfig {
         }
         if let Some(t) = self.up_block_types.iter().find(|t| !known(t, "UpBlock2D", "CrossAttnUpBlock2D")) {
             return bad("up_block_types", format!("unsupported block {t}"));
+        }
+        match self.addition_embed_type.as_deref() {
+            None => {}
+            Some("text") if self.pools_evenly() => {}
+            Some("text") => {
+                return bad("addition_embed_type_num_heads", "must divide cross_attention_dim".into());
+            }
+            Some(t) => return bad("addition_embed_type", format!("unsupported value {t:?} (text, null)")),
         }
         match (self.class_embed_type.as_deref(), self.projection_class_embeddings_input_dim) {
             (None, _) | (Some("projection"), Some(_)) => Ok(()),

@@ -1,11 +1,13 @@
 //! The noise predictor: diffusers' `UNet2DConditionModel`, optionally conditioned by a camera.
 
 mod config;
+mod pooled;
 mod transformer;
 
 use candle_core::{DType, Tensor};
 
 pub use config::{PerBlock, UnetConfig};
+use pooled::PooledText;
 use transformer::Transformer;
 
 use super::layers::{Conv2d, EmbeddingMlp, GroupNorm, ResnetBlock, Upsample};
@@ -37,6 +39,7 @@ pub struct Unet {
     conv_in: Conv2d,
     time: EmbeddingMlp,
     class: Option<EmbeddingMlp>,
+    pooled: Option<PooledText>,
     down: Vec<DownBlock>,
     mid: MidBlock,
     up: Vec<UpBlock>,
@@ -57,12 +60,18 @@ impl Unet {
             (Some(_), Some(inputs)) => Some(EmbeddingMlp::new(inputs, time, &w.pp("class_embedding"))?),
             _ => None,
         };
+        let (width, heads) = (config.cross_attention_dim, config.addition_embed_type_num_heads);
+        let pooled = match config.addition_embed_type {
+            Some(_) => Some(PooledText::new(width, time, heads, &w.pp("add_embedding"))?),
+            None => None,
+        };
         let last = c[c.len() - 1];
         let out = Init::Zeros;
         Ok(Self {
             conv_in: Conv2d::new(config.in_channels, c[0], 3, &w.pp("conv_in"))?,
             time: EmbeddingMlp::new(c[0], time, &w.pp("time_embedding"))?,
             class,
+            pooled,
             down: (0..c.len()).map(|i| down_block(&config, i, time, w)).collect::<Result<_>>()?,
             mid: MidBlock {
                 resnets: [
@@ -100,7 +109,11 @@ impl Unet {
         context: &Tensor,
         class_labels: Option<&Tensor>,
     ) -> Result<Tensor> {
-        let emb = nn::silu(&self.embedding(timestep, x.dtype(), class_labels)?)?;
+        let mut emb = self.embedding(timestep, x.dtype(), class_labels)?;
+        if let Some(pooled) = &self.pooled {
+            emb = (emb + pooled.forward(context)?)?;
+        }
+        let emb = nn::silu(&emb)?;
         let mut h = self.conv_in.forward(x)?;
         let mut skips = vec![h.clone()];
         for block in &self.down {
