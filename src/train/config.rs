@@ -127,7 +127,7 @@ impl Default for UnetTraining {
 }
 
 impl TrainConfig {
-    /// `vae/config.json`; `scaling_factor` is measured after training.
+    /// `vae/config.json`; `scaling_factor` is 1 for what this trainer writes, since its latents are white.
     pub fn vae_config(&self, scaling_factor: f64) -> VaeConfig {
         let n = self.vae.channels.len();
         let rest = json!({
