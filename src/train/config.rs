@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+use super::data::DataConfig;
 use crate::error::{Error, Result};
 use crate::prior::schedule::{self, Schedule};
 use crate::prior::text::TextConfig;
@@ -19,6 +20,8 @@ pub struct TrainConfig {
     pub image_size: usize,
     /// Pictures drawn and kept; training walks over them again and again with fresh noise.
     pub pictures: usize,
+    /// What they show.
+    pub data: DataConfig,
     /// Most tokens of the vocabulary.
     pub vocab_size: usize,
     /// Tokens a prompt is padded or cut to.
@@ -85,6 +88,7 @@ impl Default for TrainConfig {
             seed: 1,
             image_size: 64,
             pictures: 60_000,
+            data: DataConfig::default(),
             vocab_size: 4096,
             max_tokens: 24,
             vae: VaeTraining::default(),
@@ -240,6 +244,7 @@ impl TrainConfig {
         if self.vae.batch == 0 || self.unet.batch == 0 || self.vae.batch > 1024 || self.unet.batch > 1024 {
             return Err(Error::invalid("batch", "must be 1 to 1024"));
         }
+        self.data.check()?;
         self.vae_config(1.0).check()?;
         self.text_config(self.vocab_size).check()?;
         self.unet_config().check()

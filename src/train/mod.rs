@@ -2,6 +2,7 @@
 
 pub mod config;
 pub mod data;
+mod picture_cache;
 pub mod pictures;
 mod publish;
 pub mod run;
@@ -51,16 +52,13 @@ pub fn train_prior(
     std::fs::create_dir_all(&places.run).map_err(|e| Error::io(&places.run, e))?;
     remember_config(config, &places.run)?;
     let data = Dataset::open(places.corpus.as_deref(), &places.props, data_config(config), config.seed)?;
-    let pictures = Pictures::draw(&data, config.pictures, config.image_size, |done| {
-        progress("pictures", done as u32, config.pictures as u32, 0.0);
-        if run::STOP.load(std::sync::atomic::Ordering::Relaxed) { Err(Error::Interrupted) } else { Ok(()) }
-    })?;
+    let pictures = drawn(config, &data, &places.run, progress)?;
     let mut run = Run { dir: places.run.clone(), progress };
     let mut vae_weights = vae::train(config, &pictures, &mut run)?;
-    let latents = encode(config, &vae_weights, &pictures, &mut run)?;
-    whiten::fold(&mut vae_weights, &latents)?;
-    // Encoded again rather than mapped: what is trained on is what the written weights give.
-    let values = encode(config, &vae_weights, &pictures, &mut run)?;
+    // The first pictures are as random as any: they tell the covariance well enough.
+    let some = encode(config, &vae_weights, &pictures, WHITENED_ON, &mut run)?;
+    whiten::fold(&mut vae_weights, &some)?;
+    let values = encode(config, &vae_weights, &pictures, usize::MAX, &mut run)?;
     let scaling = 1.0;
     let tokenizer = Tokenizer::train(&data.captions(), config.vocab_size, config.max_tokens)?;
     let mut training = Training::new(config, &tokenizer, Latents { values, pictures: &pictures })?;
@@ -70,8 +68,32 @@ pub fn train_prior(
     })
 }
 
+/// Pictures on whose latents the whitening is measured.
+const WHITENED_ON: usize = 4096;
+
+/// The training pictures: those an earlier start of this run left, or else drawn now and left there.
+/// (Delete `pictures.safetensors` after a change of the renderer.)
+fn drawn(
+    config: &TrainConfig,
+    data: &Dataset,
+    run: &Path,
+    progress: &mut dyn FnMut(&str, u32, u32, f64),
+) -> Result<Pictures> {
+    let path = run.join("pictures.safetensors");
+    let key = format!("{} {}", data.digest(), config.pictures);
+    if let Some(pictures) = picture_cache::load(&path, &key) {
+        return Ok(pictures);
+    }
+    let pictures = Pictures::draw(data, config.pictures, config.image_size, |done| {
+        progress("pictures", done as u32, config.pictures as u32, 0.0);
+        if run::STOP.load(std::sync::atomic::Ordering::Relaxed) { Err(Error::Interrupted) } else { Ok(()) }
+    })?;
+    picture_cache::save(&path, &key, &pictures)?;
+    Ok(pictures)
+}
+
 fn data_config(config: &TrainConfig) -> data::DataConfig {
-    data::DataConfig { image_size: config.image_size as u32, ..data::DataConfig::default() }
+    data::DataConfig { image_size: config.image_size as u32, ..config.data.clone() }
 }
 
 /// A run is continued only with the settings it was started with, except for the numbers of steps.
@@ -90,16 +112,17 @@ fn remember_config(config: &TrainConfig, dir: &Path) -> Result<()> {
     std::fs::write(&path, text).map_err(|e| Error::io(path, e))
 }
 
-/// Unscaled latents of all pictures under the given autoencoder.
+/// Unscaled latents of the first `most` pictures under the given autoencoder.
 fn encode(
     config: &TrainConfig,
     weights: &HashMap<String, Tensor>,
     pictures: &Pictures,
+    most: usize,
     run: &mut Run,
 ) -> Result<Tensor> {
     let frozen = Store::loaded(weights.clone(), candle_core::DType::F32, false, &Device::Cpu);
     let vae = Vae::new(config.vae_config(1.0), &frozen.root())?;
-    vae::encode_all(&vae, pictures, run)
+    vae::encode_all(&vae, pictures, most, run)
 }
 
 /// Writes a prior of given weights (autoencoder, text encoder, U-Net), for tests of the loader.

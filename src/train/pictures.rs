@@ -13,9 +13,9 @@ use crate::rng::{Rng, Stream};
 pub struct Pictures {
     /// Side in pixels.
     pub size: usize,
-    bytes: Vec<u8>,
-    cameras: Vec<[f32; 16]>,
-    caption_of: Vec<u32>,
+    pub(super) bytes: Vec<u8>,
+    pub(super) cameras: Vec<[f32; 16]>,
+    pub(super) caption_of: Vec<u32>,
     /// Distinct captions.
     pub captions: Vec<String>,
 }

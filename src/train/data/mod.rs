@@ -8,10 +8,12 @@ mod compose;
 pub mod manifest;
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use glam::{Mat4, Vec3};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 use crate::asset::recipe::{self, Recipe};
 use crate::error::{Error, Result};
@@ -37,9 +39,11 @@ const SPREAD: f32 = 0.1;
 const ELEVATION: (f32, f32) = (-10.0, 50.0);
 
 /// How samples are drawn.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct DataConfig {
-    /// Side of the pictures.
+    /// Side of the pictures; a training sets it from its own `image_size`.
+    #[serde(skip)]
     pub image_size: u32,
     /// Samples a pixel each way.
     pub supersample: u32,
@@ -69,6 +73,28 @@ impl Default for DataConfig {
     }
 }
 
+impl DataConfig {
+    /// # Errors
+    /// [`Error::Invalid`] naming the key that is out of its range.
+    pub fn check(&self) -> Result<()> {
+        let share = |name, x: f32| match (0.0..=1.0).contains(&x) {
+            true => Ok(()),
+            false => Err(Error::invalid(name, format!("{x} is no share in 0..1"))),
+        };
+        share("data.recipes", self.recipes)?;
+        share("data.scenes", self.scenes)?;
+        share("data.recipes + data.scenes", self.recipes + self.scenes)?;
+        share("data.hero_scenes", self.hero_scenes)?;
+        if !(1..=16).contains(&self.supersample) {
+            return Err(Error::invalid("data.supersample", "must be 1 to 16"));
+        }
+        if !(self.hero_weight.is_finite() && self.hero_weight >= 0.0) {
+            return Err(Error::invalid("data.hero_weight", "must be finite and not negative"));
+        }
+        Ok(())
+    }
+}
+
 /// One training sample.
 #[derive(Debug, Clone)]
 pub struct Sample {
@@ -94,6 +120,7 @@ pub struct Dataset {
     /// Cumulative weights of `props`.
     weights: Vec<f32>,
     entries: Vec<Entry>,
+    digest: String,
 }
 
 impl Dataset {
@@ -116,7 +143,13 @@ impl Dataset {
         let empty = || (0..LOOKS).map(|_| OnceLock::new()).collect();
         let props = props_found.into_iter().map(|recipe| Prop { recipe, looks: empty() }).collect();
         let entries = corpus.map(manifest::read).transpose()?.unwrap_or_default();
-        Ok(Self { config, seed, props, weights, entries })
+        let digest = digest(&config, seed, &files, &entries)?;
+        Ok(Self { config, seed, props, weights, entries, digest })
+    }
+
+    /// SHA-256 of all that decides the samples but the code: settings, seed, recipes and the corpus's list.
+    pub fn digest(&self) -> &str {
+        &self.digest
     }
 
     /// Sample `index`: a pure function of the seed and the index.
@@ -267,6 +300,18 @@ impl Draw {
     fn below(&self, k: u64, n: usize) -> usize {
         self.rng.below(self.base + k, n.max(1) as u32) as usize
     }
+}
+
+fn digest(config: &DataConfig, seed: u64, recipes: &[PathBuf], entries: &[Entry]) -> Result<String> {
+    let mut hash = Sha256::new();
+    hash.update(format!("{config:?} {seed}"));
+    for path in recipes {
+        hash.update(std::fs::read(path).map_err(|e| Error::io(path, e))?);
+    }
+    for entry in entries {
+        hash.update(format!("{:?} {} {}\n", entry.path, entry.caption, entry.has_front));
+    }
+    Ok(format!("{:x}", hash.finalize()))
 }
 
 /// Cumulative weights: every first noun has the same share however many recipes draw it, heroes more.
