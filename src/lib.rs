@@ -6,6 +6,7 @@
 #![warn(missing_docs, unreachable_pub)]
 
 pub mod asset;
+pub mod bench;
 pub mod cli;
 pub mod config;
 pub mod distill;

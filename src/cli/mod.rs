@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod bench;
 mod doctor;
 mod generate;
 mod progress;
@@ -40,6 +41,9 @@ enum Command {
     /// Train the embedded models, or look at what they have learned.
     #[command(subcommand)]
     Train(train::TrainCommand),
+    /// Time what gen3d does, here.
+    #[command(subcommand)]
+    Bench(bench::BenchCommand),
     /// Tell what this machine offers: adapters, processor, memory, FFmpeg, priors.
     Doctor(doctor::Args),
 }
@@ -65,6 +69,7 @@ pub fn main() -> ExitCode {
 
 fn run(cli: Cli) -> anyhow::Result<()> {
     match (cli.command, cli.generate) {
+        (Some(Command::Bench(command)), _) => Ok(bench::run(command)?),
         (Some(Command::Doctor(args)), _) => doctor::run(&args),
         (Some(Command::Generate(args)), _) | (None, Some(args)) => generate::run(&args),
         (Some(Command::Render(args)), _) => Ok(render::run(args)?),

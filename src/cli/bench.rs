@@ -1,0 +1,118 @@
+//! `gen3d bench`: how fast this machine is at what gen3d does.
+
+use std::io::Write as _;
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+use serde::Serialize;
+
+use crate::bench::{median, render::Workload};
+use crate::error::{Error, Result};
+use crate::gpu::adapter::Request;
+use crate::gpu::backend::Device;
+
+/// What to time.
+#[derive(Debug, Subcommand)]
+pub(crate) enum BenchCommand {
+    /// The volume renderer at the main job's size, on every kind of device in one run.
+    Render(RenderArgs),
+}
+
+/// Options of `gen3d bench render`.
+#[derive(Debug, Args)]
+pub(crate) struct RenderArgs {
+    /// Devices to compare; all ratios are to the first
+    #[arg(long, value_delimiter = ',', default_value = "cpu,vulkan", value_name = "cpu,vulkan,NAME")]
+    devices: Vec<Request>,
+    /// Seconds for each measurement
+    #[arg(long, default_value_t = 2.0)]
+    seconds: f64,
+    /// One JSON object a line
+    #[arg(long)]
+    json: bool,
+}
+
+/// One measurement.
+#[derive(Debug, Serialize)]
+struct Row {
+    device: String,
+    operation: &'static str,
+    milliseconds: f64,
+    /// Samples along rays a second, where the operation has samples.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    samples_per_second: Option<f64>,
+    /// Time over the first device's time.
+    ratio: f64,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// A device that cannot be opened or fails.
+pub(crate) fn run(command: BenchCommand) -> Result<()> {
+    match command {
+        BenchCommand::Render(args) => bench_render(&args),
+    }
+}
+
+fn bench_render(args: &RenderArgs) -> Result<()> {
+    if !(0.0..=3600.0).contains(&args.seconds) {
+        return Err(Error::invalid("--seconds", "must be 0 to 3600"));
+    }
+    let budget = Duration::from_secs_f64(args.seconds);
+    let mut first: Vec<f64> = Vec::new();
+    for (number, request) in args.devices.iter().enumerate() {
+        let (device, _) = crate::gpu::open(request)?;
+        for (i, mut row) in measure(&device, budget)?.into_iter().enumerate() {
+            if number == 0 {
+                first.push(row.milliseconds);
+            }
+            row.ratio = row.milliseconds / first[i];
+            print(&row, args.json)?;
+        }
+    }
+    Ok(())
+}
+
+fn measure(device: &Device, budget: Duration) -> Result<Vec<Row>> {
+    let mut w = Workload::new(device)?;
+    let samples = [w.forward(false)?, w.forward(true)?];
+    let row = |operation, time: Duration, samples: Option<u64>| Row {
+        device: device.name().to_owned(),
+        operation,
+        milliseconds: 1e3 * time.as_secs_f64(),
+        samples_per_second: samples.map(|s| s as f64 / time.as_secs_f64()),
+        ratio: 1.0,
+    };
+    let forward = median(budget, || w.forward(false).map(|_| ()))?;
+    let both = median(budget, || w.forward_backward(false))?;
+    let forward_normals = median(budget, || w.forward(true).map(|_| ()))?;
+    let both_normals = median(budget, || w.forward_backward(true))?;
+    Ok(vec![
+        row("forward", forward, Some(samples[0])),
+        row("forward and backward", both, Some(samples[0])),
+        row("forward, normals", forward_normals, Some(samples[1])),
+        row("forward and backward, normals", both_normals, Some(samples[1])),
+        row("adam", median(budget, || w.adam())?, None),
+        row("occupancy", median(budget, || w.occupancy())?, None),
+    ])
+}
+
+fn print(row: &Row, json: bool) -> Result<()> {
+    let line = if json {
+        serde_json::to_string(row).map_err(|e| Error::Failed(e.to_string()))?
+    } else {
+        let speed = row.samples_per_second.map(|s| format!("{:8.2} M samples/s", s / 1e6));
+        format!(
+            "{:<30.30} {:<30} {:9.2} ms {:<18} {:6.2}×",
+            row.device,
+            row.operation,
+            row.milliseconds,
+            speed.unwrap_or_default(),
+            row.ratio
+        )
+    };
+    // Whoever closed the pipe has seen enough.
+    let _ = writeln!(std::io::stdout(), "{line}");
+    Ok(())
+}
