@@ -70,6 +70,8 @@ pub struct UnetTraining {
     pub steps: u32,
     /// Latents a step.
     pub batch: usize,
+    /// Parts of a batch that run side by side.
+    pub parts: usize,
     /// Peak learning rate.
     pub learning_rate: f64,
     /// Steps of linear warm-up.
@@ -121,6 +123,7 @@ impl Default for UnetTraining {
             pooled_text: true,
             steps: 20_000,
             batch: 32,
+            parts: 2,
             learning_rate: 6e-4,
             warmup: 300,
             ema_decay: 0.998,
@@ -243,6 +246,9 @@ impl TrainConfig {
         }
         if self.vae.batch == 0 || self.unet.batch == 0 || self.vae.batch > 1024 || self.unet.batch > 1024 {
             return Err(Error::invalid("batch", "must be 1 to 1024"));
+        }
+        if !(1..=64).contains(&self.unet.parts) {
+            return Err(Error::invalid("unet.parts", "must be 1 to 64"));
         }
         self.data.check()?;
         self.vae_config(1.0).check()?;

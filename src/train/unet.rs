@@ -1,7 +1,9 @@
 //! Joint training of the text encoder and the camera-conditioned U-Net on latents.
 
 use std::collections::HashMap;
+use std::ops::Range;
 
+use candle_core::backprop::GradStore;
 use candle_core::{Device, Tensor};
 use serde_json::json;
 
@@ -37,6 +39,26 @@ pub struct Latents<'a> {
     pub values: Tensor,
     /// Captions and cameras.
     pub pictures: &'a Pictures,
+}
+
+/// What one step trains on.
+struct Batch {
+    x0: Tensor,
+    noise: Tensor,
+    /// The picture whose caption is told, if any.
+    captions: Vec<Option<usize>>,
+    cameras: Tensor,
+    t: Vec<f32>,
+}
+
+/// `parts` pools that share the threads there are. The number of parts, not that of threads, decides
+/// in which order gradients are summed, and so the result's bytes.
+fn pools(parts: usize) -> Result<Vec<rayon::ThreadPool>> {
+    let each = rayon::current_num_threads().div_ceil(parts.max(1));
+    (0..parts.max(1))
+        .map(|_| rayon::ThreadPoolBuilder::new().num_threads(each).build())
+        .collect::<std::result::Result<_, _>>()
+        .map_err(|e| Error::Failed(format!("threads: {e}")))
 }
 
 /// One training run in progress: networks, optimiser and data.
@@ -79,11 +101,8 @@ impl<'a> Training<'a> {
         Ok(Self { config, tokenizer, schedule, latents, text, unet, adam, device })
     }
 
-    /// The training loss of `step`: mean squared error of the v-prediction.
-    ///
-    /// # Errors
-    /// If a tensor operation fails.
-    pub fn loss(&self, step: u32) -> Result<Tensor> {
+    /// What `step` trains on.
+    fn batch(&self, step: u32) -> Result<Batch> {
         let (c, pictures) = (self.config, self.latents.pictures);
         let batch = c.unet.batch;
         let indices = batch_indices(c.seed, step, batch, pictures.len());
@@ -91,28 +110,67 @@ impl<'a> Training<'a> {
             Tensor::from_vec(indices.iter().map(|&i| i as u32).collect::<Vec<_>>(), batch, &self.device)?;
         let x0 = self.latents.values.index_select(&ids, 0)?;
         let drop = Rng::new(c.seed, Stream::Dropout, step);
-        let captions: Vec<&str> = indices
-            .iter()
-            .enumerate()
-            .map(|(j, &i)| {
-                let dropped = drop.uniform(j as u64) < c.unet.caption_dropout;
-                if dropped { "" } else { pictures.caption(i) }
-            })
-            .collect();
-        let context = encode_prompts(self.tokenizer, &self.text, &captions, &self.device)?;
-        let cameras = pictures.cameras(&indices, &self.device)?;
+        let dropped = |j: usize| drop.uniform(j as u64) < c.unet.caption_dropout;
         // Stratified over the batch: each step sees all noise levels, which lowers the loss's variance.
         let rng = Rng::new(c.seed, Stream::Timestep, step);
-        let t: Vec<f32> = (0..batch)
+        let t = (0..batch)
             .map(|j| ((j as f32 + rng.uniform(j as u64)) / batch as f32 * 1000.0).floor().min(999.0))
             .collect();
         let noise = Rng::new(c.seed, Stream::Noise, step).normals(0, x0.elem_count());
-        let noise = Tensor::from_vec(noise, x0.shape(), &self.device)?;
-        let x_t = self.schedule.add_noise(&x0, &noise, &t)?;
-        let target = self.schedule.target(&x0, &noise, &t)?;
-        let t = Tensor::from_vec(t, batch, &self.device)?;
-        let prediction = self.unet.forward(&x_t, &t, &context, Some(&cameras))?;
-        Ok((prediction - target)?.sqr()?.mean_all()?)
+        Ok(Batch {
+            noise: Tensor::from_vec(noise, x0.shape(), &self.device)?,
+            captions: indices
+                .iter()
+                .enumerate()
+                .map(|(j, &i)| if dropped(j) { None } else { Some(i) })
+                .collect(),
+            cameras: pictures.cameras(&indices, &self.device)?,
+            x0,
+            t,
+        })
+    }
+
+    /// The share of the rows `rows` in the batch's loss, the mean squared error of the v-prediction.
+    fn partial_loss(&self, batch: &Batch, rows: Range<usize>) -> Result<Tensor> {
+        let cut = |x: &Tensor| x.narrow(0, rows.start, rows.len())?.contiguous();
+        let (x0, noise, t) = (cut(&batch.x0)?, cut(&batch.noise)?, &batch.t[rows.clone()]);
+        let name = |i: &Option<usize>| i.map_or("", |i| self.latents.pictures.caption(i));
+        let captions: Vec<&str> = batch.captions[rows.clone()].iter().map(name).collect();
+        let context = encode_prompts(self.tokenizer, &self.text, &captions, &self.device)?;
+        let x_t = self.schedule.add_noise(&x0, &noise, t)?;
+        let target = self.schedule.target(&x0, &noise, t)?;
+        let t = Tensor::from_vec(t.to_vec(), rows.len(), &self.device)?;
+        let prediction = self.unet.forward(&x_t, &t, &context, Some(&cut(&batch.cameras)?))?;
+        let share = rows.len() as f64 / batch.t.len() as f64;
+        Ok(((prediction - target)?.sqr()?.mean_all()? * share)?)
+    }
+
+    /// The loss of `step` and its gradients, in as many parts as there are pools.
+    ///
+    /// Parts run side by side, each on threads of its own: what is serial in one (copies, small layers,
+    /// the tape itself) overlaps with the other's, and nobody waits for a thread to wake up.
+    fn gradients(&self, step: u32, pools: &[rayon::ThreadPool]) -> Result<(f64, Vec<GradStore>)> {
+        let batch = self.batch(step)?;
+        let parts = pools.len();
+        let part = |i: usize| -> Result<(f64, GradStore)> {
+            let rows = i * batch.t.len() / parts..(i + 1) * batch.t.len() / parts;
+            let loss = self.partial_loss(&batch, rows)?;
+            Ok((f64::from(loss.to_scalar::<f32>()?), loss.backward()?))
+        };
+        let done: Vec<Result<(f64, GradStore)>> = std::thread::scope(|scope| {
+            let part = &part;
+            let run = |(i, pool): (usize, &'_ rayon::ThreadPool)| pool.install(|| part(i));
+            let threads: Vec<_> = pools.iter().enumerate().map(|at| scope.spawn(move || run(at))).collect();
+            threads.into_iter().map(|t| t.join().expect("no panic in a layer")).collect()
+        });
+        let mut total = 0.0;
+        let mut gradients = Vec::with_capacity(parts);
+        for result in done {
+            let (loss, gradient) = result?;
+            total += loss;
+            gradients.push(gradient);
+        }
+        Ok((total, gradients))
     }
 
     /// Trains to `config.unet.steps`, going on from a checkpoint if there is one. With every
@@ -124,15 +182,15 @@ impl<'a> Training<'a> {
         let u = self.config.unet.clone();
         let first = run.restore(CHECKPOINT, &mut self.adam)?;
         let mut mean = 0.0;
+        let pools = pools(u.parts.min(u.batch))?;
         for step in first..u.steps {
-            let loss = self.loss(step)?;
-            let value = f64::from(loss.to_scalar::<f32>()?);
+            let (value, gradients) = self.gradients(step, &pools)?;
             if !value.is_finite() {
                 return Err(Error::Failed(format!("u-net: the loss is {value} at step {step}"))
                     .hint("lower unet.learning_rate"));
             }
             let rate = learning_rate(step, u.steps, u.warmup, u.learning_rate);
-            self.adam.step(&loss.backward()?, rate)?;
+            self.adam.step_sum(&gradients.iter().collect::<Vec<_>>(), rate)?;
             mean += value / 50.0;
             (run.progress)("u-net", step + 1, u.steps, value);
             if (step + 1) % 50 == 0 {

@@ -71,13 +71,26 @@ impl AdamW {
     /// # Errors
     /// If a variable has no gradient (a cut tape must not pass silently) or a gradient is not finite.
     pub fn step(&mut self, grads: &GradStore, rate: f64) -> Result<f64> {
-        let mut gradients = Vec::with_capacity(self.slots.len());
-        for slot in &self.slots {
-            let Some(grad) = grads.get(slot.var.as_tensor()) else {
-                bail!("adam: {} has no gradient", slot.name);
-            };
-            gradients.push(grad.flatten_all()?.to_vec1::<f32>()?);
-        }
+        self.step_sum(&[grads], rate)
+    }
+
+    /// [`AdamW::step`] on the sum of the gradients of several parts of a loss.
+    ///
+    /// # Errors
+    /// As [`AdamW::step`].
+    pub fn step_sum(&mut self, parts: &[&GradStore], rate: f64) -> Result<f64> {
+        let total = |slot: &Slot| -> Result<Vec<f32>> {
+            let mut sum = vec![0.0; slot.weight.len()];
+            for part in parts {
+                let Some(grad) = part.get(slot.var.as_tensor()) else {
+                    bail!("adam: {} has no gradient", slot.name);
+                };
+                let grad = grad.flatten_all()?.to_vec1::<f32>()?;
+                sum.iter_mut().zip(grad).for_each(|(s, g)| *s += g);
+            }
+            Ok(sum)
+        };
+        let gradients: Vec<Vec<f32>> = self.slots.par_iter().map(total).collect::<Result<_>>()?;
         // Summed tensor by tensor in the order of names: the same bytes at any thread count.
         let squares: Vec<f64> =
             gradients.par_iter().map(|g| g.iter().map(|&x| f64::from(x) * f64::from(x)).sum()).collect();
@@ -88,10 +101,10 @@ impl AdamW {
         let clip = self.config.max_grad_norm.map_or(1.0, |max| (max / (norm + 1e-6)).min(1.0));
         self.steps += 1;
         let update = Update::new(&self.config, self.steps, rate, clip);
-        self.slots.par_iter_mut().zip(gradients).for_each(|(slot, grad)| update.apply(slot, &grad));
-        for slot in &self.slots {
-            slot.var.set(&Tensor::from_slice(&slot.weight, slot.var.shape(), slot.var.device())?)?;
-        }
+        self.slots.par_iter_mut().zip(gradients).try_for_each(|(slot, grad)| {
+            update.apply(slot, &grad);
+            slot.var.set(&Tensor::from_slice(&slot.weight, slot.var.shape(), slot.var.device())?)
+        })?;
         Ok(norm)
     }
 
@@ -230,6 +243,18 @@ mod tests {
         for (a, b) in var.to_vec1::<f32>().unwrap().iter().zip(w) {
             assert!((f64::from(*a) - b).abs() < 2e-6, "{a} {b}");
         }
+    }
+
+    #[test]
+    fn parts_of_a_loss_add_up() {
+        let (whole, mut adam) = optimiser(AdamConfig::default());
+        let (split, mut other) = optimiser(AdamConfig::default());
+        let loss = |v: &Var, k: f64| (v.as_tensor() * k).unwrap().sqr().unwrap().sum_all().unwrap();
+        adam.step(&(loss(&whole, 1.0) + loss(&whole, 2.0)).unwrap().backward().unwrap(), 0.1).unwrap();
+        let parts = [1.0, 2.0].map(|k| loss(&split, k).backward().unwrap());
+        other.step_sum(&[&parts[0], &parts[1]], 0.1).unwrap();
+        assert_eq!(whole.to_vec1::<f32>().unwrap(), split.to_vec1::<f32>().unwrap());
+        assert_ne!(whole.to_vec1::<f32>().unwrap(), [1.0, -2.0, 3.0]);
     }
 
     #[test]
