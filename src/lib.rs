@@ -15,6 +15,7 @@ pub mod field;
 pub mod generate;
 pub mod gpu;
 pub mod mesh;
+pub mod paint;
 pub mod prior;
 pub mod render;
 pub mod rng;

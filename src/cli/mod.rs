@@ -10,6 +10,8 @@ use clap::{Parser, Subcommand};
 mod bench;
 mod doctor;
 mod generate;
+mod image;
+mod models;
 mod progress;
 pub mod render;
 mod report;
@@ -36,11 +38,16 @@ struct Cli {
 enum Command {
     /// Make an asset from a prompt (what a bare prompt does, too).
     Generate(generate::Args),
+    /// Paint pictures of a prompt, from noise or from a picture.
+    Image(image::ImageArgs),
     /// Draw a model from all sides into one picture.
     Render(render::RenderArgs),
     /// Train the embedded models, or look at what they have learned.
     #[command(subcommand)]
     Train(train::TrainCommand),
+    /// Check a model against reference outputs.
+    #[command(subcommand)]
+    Models(models::ModelsCommand),
     /// Time what gen3d does, here.
     #[command(subcommand)]
     Bench(bench::BenchCommand),
@@ -72,6 +79,8 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         (Some(Command::Bench(command)), _) => Ok(bench::run(command)?),
         (Some(Command::Doctor(args)), _) => doctor::run(&args),
         (Some(Command::Generate(args)), _) | (None, Some(args)) => generate::run(&args),
+        (Some(Command::Models(command)), _) => Ok(models::run(command)?),
+        (Some(Command::Image(args)), _) => Ok(image::run(&args)?),
         (Some(Command::Render(args)), _) => Ok(render::run(args)?),
         (Some(Command::Train(command)), _) => Ok(train::run(command)?),
         // `arg_required_else_help` leaves nothing else.

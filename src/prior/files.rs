@@ -11,8 +11,8 @@ use crate::error::{Error, Result};
 
 include!(concat!(env!("OUT_DIR"), "/mini.rs"));
 
-/// The weight files a part may have, in the order they are looked for.
-const WEIGHTS: [&str; 2] = ["diffusion_pytorch_model.safetensors", "model.safetensors"];
+/// How weight files are called, before `.safetensors`.
+const WEIGHTS: [&str; 2] = ["diffusion_pytorch_model", "model"];
 const PARTS: [&str; 3] = ["text_encoder", "unet", "vae"];
 
 /// Where a prior's files are.
@@ -76,35 +76,83 @@ impl Folder {
     /// # Errors
     /// If it is missing, or a value is of the wrong type.
     pub fn config<T: serde::de::DeserializeOwned>(&self, name: &str) -> Result<T> {
-        serde_json::from_str(&self.text(name)?).map_err(|e| Error::file(self.path(name), e.to_string()))
+        parse_json(&self.text(name)?).map_err(|e| Error::file(self.path(name), e.to_string()))
     }
 
-    /// All tensors of a part (`unet`, `vae`, `text_encoder`), and the file they came from.
+    /// All tensors of a part (`unet`, `vae`, `text_encoder`), and the file they came from (the first,
+    /// if there are several).
     ///
     /// # Errors
-    /// If the file is missing or corrupt.
+    /// If a file is missing or corrupt.
     pub fn tensors(&self, part: &str) -> Result<(HashMap<String, Tensor>, PathBuf)> {
-        let name = self.weight_file(part)?;
-        let path = self.path(&name);
-        Ok((parse_safetensors(&self.bytes(&name)?, &path)?, path))
+        let names = self.weight_files(part)?;
+        let mut all = HashMap::new();
+        for name in &names {
+            all.extend(parse_safetensors(&self.bytes(name)?, &self.path(name))?);
+        }
+        Ok((renamed(all)?, self.path(&names[0])))
     }
 
-    fn weight_file(&self, part: &str) -> Result<String> {
-        let has = |n: &String| match self {
-            Self::Disk(dir) => dir.join(n).is_file(),
-            Self::Embedded(files) => files.iter().any(|(f, _)| f == n),
+    /// Names of the files of a part, without the part.
+    fn listing(&self, part: &str) -> Vec<String> {
+        let mut names: Vec<String> = match self {
+            Self::Disk(dir) => std::fs::read_dir(dir.join(part))
+                .map(|files| files.filter_map(|f| f.ok()?.file_name().into_string().ok()).collect())
+                .unwrap_or_default(),
+            Self::Embedded(files) => files
+                .iter()
+                .filter_map(|(name, _)| Some(name.strip_prefix(part)?.strip_prefix('/')?.to_owned()))
+                .collect(),
         };
-        let found = WEIGHTS.iter().map(|f| format!("{part}/{f}")).find(has);
-        if let Some(name) = found {
-            return Ok(name);
+        names.sort();
+        names
+    }
+
+    /// The weight files of a part: whole, else in shards, else of a variant such as `fp16`.
+    fn weight_files(&self, part: &str) -> Result<Vec<String>> {
+        let names = self.listing(part);
+        let whole = WEIGHTS.iter().map(|f| format!("{f}.safetensors")).find(|f| names.contains(f));
+        if let Some(name) = whole {
+            return Ok(vec![format!("{part}/{name}")]);
         }
-        let error = Error::file(self.path(part), format!("no weights ({})", WEIGHTS.join(" or ")));
-        let pickle = format!("{part}/diffusion_pytorch_model.bin");
-        Err(if has(&pickle) {
+        let starts =
+            |n: &String| WEIGHTS.iter().any(|w| n.strip_prefix(w).is_some_and(|r| r.starts_with('.')));
+        // `model.safetensors.index.json` comes before `model.safetensors.index.fp16.json`.
+        let mut indices: Vec<&String> =
+            names.iter().filter(|n| starts(n) && n.contains(".safetensors.index.")).collect();
+        indices.sort_by_key(|n| n.len());
+        if let Some(index) = indices.first() {
+            return self.shards(part, index);
+        }
+        if let Some(variant) = names.iter().find(|n| starts(n) && n.ends_with(".safetensors")) {
+            return Ok(vec![format!("{part}/{variant}")]);
+        }
+        let error =
+            Error::file(self.path(part), format!("no weights ({}, .safetensors)", WEIGHTS.join(" or ")));
+        Err(if names.iter().any(|n| n.ends_with(".bin") || n.ends_with(".ckpt")) {
             error.hint("only a pickle is there, which can run code when loaded: save it as safetensors first")
         } else {
             error
         })
+    }
+
+    /// The files that an index lists.
+    fn shards(&self, part: &str, index: &str) -> Result<Vec<String>> {
+        #[derive(serde::Deserialize)]
+        struct Index {
+            weight_map: std::collections::BTreeMap<String, String>,
+        }
+        let file = format!("{part}/{index}");
+        let Index { weight_map } = self.config(&file)?;
+        let shards: std::collections::BTreeSet<String> = weight_map.into_values().collect();
+        let plain = |n: &String| n.ends_with(".safetensors") && !n.contains(['/', '\\']);
+        if shards.is_empty() || !shards.iter().all(plain) {
+            return Err(Error::file(
+                self.path(&file),
+                "lists something that is no .safetensors file beside it",
+            ));
+        }
+        Ok(shards.into_iter().map(|n| format!("{part}/{n}")).collect())
     }
 
     /// SHA-256 over the weight files, hexadecimal.
@@ -114,8 +162,128 @@ impl Folder {
     pub fn digest(&self) -> Result<String> {
         let mut hash = Sha256::new();
         for part in PARTS {
-            hash.update(self.bytes(&self.weight_file(part)?)?);
+            for name in self.weight_files(part)? {
+                hash.update(self.bytes(&name)?);
+            }
         }
         Ok(hash.finalize().iter().map(|b| format!("{b:02x}")).collect())
+    }
+}
+
+/// JSON as Python writes it: `NaN`, `Infinity` and `-Infinity` outside strings, which diffusers' scheduler
+/// configs contain, are read as null.
+///
+/// # Errors
+/// If it is no JSON otherwise, or a value is of the wrong type.
+pub fn parse_json<T: serde::de::DeserializeOwned>(text: &str) -> serde_json::Result<T> {
+    let mut plain = String::with_capacity(text.len());
+    for (i, part) in text.split('"').enumerate() {
+        // Quotes alternate between inside and outside, but for escaped ones inside.
+        let outside = i % 2 == 0;
+        if i > 0 {
+            plain.push('"');
+        }
+        match outside {
+            true => {
+                plain += &part.replace("-Infinity", "null").replace("Infinity", "null").replace("NaN", "null")
+            }
+            false => plain += part,
+        }
+    }
+    serde_json::from_str(text).or_else(|_| serde_json::from_str(&plain))
+}
+
+/// Tensors under the names that the networks here ask for: the VAE's attention as newer diffusers
+/// calls it (1×1 kernels of linear layers flattened), the text encoder as transformers before 5 does.
+fn renamed(tensors: HashMap<String, Tensor>) -> Result<HashMap<String, Tensor>> {
+    const OLD: [(&str, &str); 4] =
+        [(".query.", ".to_q."), (".key.", ".to_k."), (".value.", ".to_v."), (".proj_attn.", ".to_out.0.")];
+    let bare_text = tensors.contains_key("embeddings.token_embedding.weight");
+    let rename = |(name, tensor): (String, Tensor)| {
+        if bare_text && !name.starts_with("text_") {
+            return Ok((format!("text_model.{name}"), tensor));
+        }
+        let old = OLD.iter().find(|(old, _)| name.contains("attentions.") && name.contains(old));
+        let Some((old, new)) = old else { return Ok((name, tensor)) };
+        let tensor = match *tensor.dims() {
+            [o, i, 1, 1] => tensor.reshape((o, i))?,
+            _ => tensor,
+        };
+        Ok((name.replace(old, new), tensor))
+    };
+    tensors.into_iter().map(rename).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use candle_core::{DType, Device};
+
+    fn put(dir: &Path, file: &str, tensors: &[(&str, &[usize])]) {
+        let tensors: HashMap<String, Tensor> = tensors
+            .iter()
+            .map(|(n, s)| (n.to_string(), Tensor::zeros(*s, DType::F32, &Device::Cpu).unwrap()))
+            .collect();
+        std::fs::create_dir_all(dir.join("part")).unwrap();
+        candle_core::safetensors::save(&tensors, dir.join("part").join(file)).unwrap();
+    }
+
+    fn names(dir: &Path) -> Vec<String> {
+        let mut names: Vec<_> = Folder::Disk(dir.into()).tensors("part").unwrap().0.into_keys().collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn whole_files_come_before_shards_and_shards_before_variants() {
+        let temporary = tempfile::tempdir().unwrap();
+        let dir = temporary.path();
+        put(dir, "model.fp16.safetensors", &[("variant", &[1])]);
+        assert_eq!(names(dir), ["variant"]);
+        put(dir, "model-00001-of-00002.safetensors", &[("first", &[1])]);
+        put(dir, "model-00002-of-00002.safetensors", &[("second", &[1])]);
+        let index = |second: &str| {
+            let map = serde_json::json!({"weight_map": {
+                "first": "model-00001-of-00002.safetensors", "second": second }});
+            std::fs::write(dir.join("part/model.safetensors.index.json"), map.to_string()).unwrap();
+        };
+        index("model-00002-of-00002.safetensors");
+        assert_eq!(names(dir), ["first", "second"]);
+        for hostile in ["../secret.safetensors", "/etc/passwd", "model.bin"] {
+            index(hostile);
+            let error = Folder::Disk(dir.into()).tensors("part").unwrap_err();
+            assert!(error.to_string().contains("no .safetensors file beside it"), "{error}");
+        }
+        put(dir, "model.safetensors", &[("whole", &[1])]);
+        assert_eq!(names(dir), ["whole"]);
+    }
+
+    #[test]
+    fn the_infinities_of_python_are_read_as_null() {
+        let text = r#"{"lambda_min_clipped": -Infinity, "b": [NaN, Infinity], "name": "NaN"}"#;
+        let value: serde_json::Value = parse_json(text).unwrap();
+        let want = serde_json::json!({"lambda_min_clipped": null, "b": [null, null], "name": "NaN"});
+        assert_eq!(value, want);
+        assert!(parse_json::<serde_json::Value>("{Infinity}").is_err());
+        let quoted: serde_json::Value = parse_json(r#"{"a": "\" NaN"}"#).unwrap();
+        assert_eq!(quoted["a"], "\" NaN");
+    }
+
+    #[test]
+    fn old_and_new_names_are_understood() {
+        let temporary = tempfile::tempdir().unwrap();
+        let dir = temporary.path();
+        put(dir, "model.safetensors", &[("mid.attentions.0.proj_attn.weight", &[4, 4, 1, 1])]);
+        assert_eq!(names(dir), ["mid.attentions.0.to_out.0.weight"]);
+        let (tensors, _) = Folder::Disk(dir.into()).tensors("part").unwrap();
+        assert_eq!(tensors["mid.attentions.0.to_out.0.weight"].dims(), [4, 4]);
+        let text = ["embeddings.token_embedding.weight", "encoder.x", "text_projection.weight"];
+        put(dir, "model.safetensors", &text.map(|n| (n, &[2usize][..])));
+        let want = [
+            "text_model.embeddings.token_embedding.weight",
+            "text_model.encoder.x",
+            "text_projection.weight",
+        ];
+        assert_eq!(names(dir), want);
     }
 }

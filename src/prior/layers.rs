@@ -3,13 +3,14 @@
 use candle_core::Tensor;
 
 use super::nn::{self, Padding};
-use super::weights::{Init, Weights};
+use super::weights::{Adapter, Init, Weights};
 use crate::error::Result;
 
-/// y = x Wᵀ + b.
+/// y = x Wᵀ + b, plus what low-rank adapters add (Hu et al. 2021): Σ s·(x Dᵀ) Uᵀ.
 pub struct Linear {
     weight: Tensor,
     bias: Option<Tensor>,
+    adapters: Vec<Adapter>,
 }
 
 impl Linear {
@@ -28,7 +29,7 @@ impl Linear {
     pub fn with_init(inputs: usize, outputs: usize, bias: bool, init: Init, w: &Weights) -> Result<Self> {
         let weight = w.get("weight", &[outputs, inputs], init)?;
         let bias = if bias { Some(w.get("bias", &[outputs], Init::Zeros)?) } else { None };
-        Ok(Self { weight, bias })
+        Ok(Self { weight, bias, adapters: w.adapters(inputs, outputs)? })
     }
 
     /// Applies the layer to the last dimension.
@@ -36,14 +37,19 @@ impl Linear {
     /// # Errors
     /// If shapes do not fit.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        Ok(nn::linear(x, &self.weight, self.bias.as_ref())?)
+        let mut y = nn::linear(x, &self.weight, self.bias.as_ref())?;
+        for a in &self.adapters {
+            let low = nn::linear(x, &a.down, None)?;
+            y = (y + (nn::linear(&low, &a.up, None)? * a.scale)?)?;
+        }
+        Ok(y)
     }
 }
 
 /// A 2-D convolution, NCHW.
 pub struct Conv2d {
     weight: Tensor,
-    bias: Tensor,
+    bias: Option<Tensor>,
     stride: usize,
     padding: Padding,
 }
@@ -71,8 +77,17 @@ impl Conv2d {
         w: &Weights,
     ) -> Result<Self> {
         let weight = w.get("weight", &[outputs, inputs, k, k], init)?;
-        let bias = w.get("bias", &[outputs], Init::Zeros)?;
+        let bias = Some(w.get("bias", &[outputs], Init::Zeros)?);
         Ok(Self { weight, bias, stride, padding })
+    }
+
+    /// Kernel 3×3, symmetric padding, without a bias.
+    ///
+    /// # Errors
+    /// If a tensor cannot be made.
+    pub fn plain3x3(inputs: usize, outputs: usize, stride: usize, w: &Weights) -> Result<Self> {
+        let weight = w.get("weight", &[outputs, inputs, 3, 3], Init::Uniform(inputs * 9))?;
+        Ok(Self { weight, bias: None, stride, padding: Padding::Same(1) })
     }
 
     /// `[B, in, H, W]` to `[B, out, H′, W′]`.
@@ -80,7 +95,7 @@ impl Conv2d {
     /// # Errors
     /// If shapes do not fit.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        Ok(nn::conv2d(x, &self.weight, Some(&self.bias), self.stride, self.padding)?)
+        Ok(nn::conv2d(x, &self.weight, self.bias.as_ref(), self.stride, self.padding)?)
     }
 }
 
@@ -222,6 +237,20 @@ impl Upsample {
     /// If shapes do not fit.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         self.conv.forward(&nn::upsample_nearest2x(x)?)
+    }
+
+    /// As [`Upsample::forward`], cut to `height`×`width` (2H or 2H − 1, 2W or 2W − 1) before the
+    /// convolution: what nearest-neighbour interpolation to that size gives.
+    ///
+    /// # Errors
+    /// If shapes do not fit.
+    pub fn forward_to(&self, x: &Tensor, height: usize, width: usize) -> Result<Tensor> {
+        let (_, _, h, w) = x.dims4()?;
+        if (2 * h, 2 * w) == (height, width) {
+            return self.forward(x);
+        }
+        let large = nn::upsample_nearest2x(x)?.narrow(2, 0, height)?.narrow(3, 0, width)?;
+        self.conv.forward(&large.contiguous()?)
     }
 }
 

@@ -3,14 +3,17 @@
 //! A prior is a folder in diffusers' layout: `model_index.json`, `tokenizer/`, `text_encoder/`,
 //! `unet/`, `vae/`, `scheduler/`. The embedded one (`models/mini`) is read by the same code.
 
+pub mod control;
 pub mod files;
 pub mod layers;
 pub mod nn;
 pub mod schedule;
 pub mod text;
+pub mod tiny;
 pub mod tokenizer;
 pub mod unet;
 pub mod vae;
+pub mod verify;
 pub mod weights;
 
 use std::collections::BTreeSet;
@@ -106,8 +109,9 @@ impl Prior {
 
     fn check_fit(&self) -> Result<()> {
         let (u, v, t) = (&self.unet.config, &self.vae.config, &self.text.config);
-        if u.in_channels != v.latent_channels || u.out_channels != v.latent_channels {
-            let why = format!("{} channels, the VAE's latents have {}", u.in_channels, v.latent_channels);
+        if u.latent_channels() != v.latent_channels || u.out_channels != v.latent_channels {
+            let (got, want) = (u.latent_channels(), v.latent_channels);
+            let why = format!("{got} channels, the VAE's latents have {want}");
             return Err(Error::invalid("unet/config.json: in_channels", why));
         }
         if u.cross_attention_dim != t.hidden_size {

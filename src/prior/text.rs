@@ -28,10 +28,38 @@ pub struct TextConfig {
     /// ε of the layer norms.
     #[serde(default = "default_eps")]
     pub layer_norm_eps: f64,
+    /// Width of the projected pooled text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub projection_dim: Option<usize>,
+    /// The token whose hidden state is the pooled text; 2 stands for the largest id, as in files
+    /// written before this key was used.
+    #[serde(default = "default_eos")]
+    pub eos_token_id: u32,
+    /// `CLIPTextModel`, or `CLIPTextModelWithProjection` (SDXL's second encoder).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub architectures: Vec<String>,
 }
 
 fn default_eps() -> f64 {
     1e-5
+}
+
+fn default_eos() -> u32 {
+    LARGEST
+}
+
+/// In place of `eos_token_id`: the end of the text is the largest id.
+const LARGEST: u32 = 2;
+
+/// What the encoder makes of a text.
+#[derive(Debug, Clone)]
+pub struct Encoded {
+    /// After the final norm, `[B, L, hidden_size]`.
+    pub last: Tensor,
+    /// At the end-of-text token: projected if the model has a projection, else as in `last`.
+    pub pooled: Tensor,
+    /// Before the first block and after each, `[B, L, hidden_size]`, not normalised.
+    pub hidden: Vec<Tensor>,
 }
 
 impl TextConfig {
@@ -74,6 +102,7 @@ pub struct TextEncoder {
     positions: Tensor,
     blocks: Vec<Block>,
     norm: LayerNorm,
+    projection: Option<Linear>,
 }
 
 impl TextEncoder {
@@ -83,6 +112,13 @@ impl TextEncoder {
     /// An unsupported config value; a tensor that cannot be made.
     pub fn new(config: TextConfig, w: &Weights) -> Result<Self> {
         config.check()?;
+        let projected = config.architectures.iter().any(|a| a == "CLIPTextModelWithProjection");
+        let projection = projected
+            .then(|| {
+                let width = config.projection_dim.unwrap_or(config.hidden_size);
+                Linear::new(config.hidden_size, width, false, &w.pp("text_projection"))
+            })
+            .transpose()?;
         let (c, m, eps) = (config.hidden_size, config.intermediate_size, config.layer_norm_eps);
         let w = w.pp("text_model");
         let e = w.pp("embeddings");
@@ -105,7 +141,7 @@ impl TextEncoder {
             });
         }
         let norm = LayerNorm::new(c, eps, &w.pp("final_layer_norm"))?;
-        Ok(Self { config, tokens, positions, blocks, norm })
+        Ok(Self { config, tokens, positions, blocks, norm, projection })
     }
 
     /// Hidden states `[B, L, hidden_size]` after the final norm, of token ids `[B, L]` (u32).
@@ -113,16 +149,60 @@ impl TextEncoder {
     /// # Errors
     /// If L exceeds `max_position_embeddings` or shapes do not fit.
     pub fn forward(&self, ids: &Tensor) -> Result<Tensor> {
+        let mut x = self.embed(ids)?;
+        for b in &self.blocks {
+            x = self.block(b, &x)?;
+        }
+        self.norm.forward(&x)
+    }
+
+    /// Everything the encoder knows about token ids `[B, L]` (u32).
+    ///
+    /// # Errors
+    /// As [`TextEncoder::forward`].
+    pub fn encode(&self, ids: &Tensor) -> Result<Encoded> {
+        let mut hidden = vec![self.embed(ids)?];
+        for b in &self.blocks {
+            hidden.push(self.block(b, &hidden[hidden.len() - 1])?);
+        }
+        let last = self.norm.forward(&hidden[hidden.len() - 1])?;
+        let rows: Vec<Tensor> = ids
+            .to_vec2::<u32>()?
+            .iter()
+            .enumerate()
+            .map(|(i, row)| last.i((i, end_of_text(row, self.config.eos_token_id))))
+            .collect::<candle_core::Result<_>>()?;
+        let pooled = Tensor::stack(&rows, 0)?;
+        let pooled = match &self.projection {
+            Some(projection) => projection.forward(&pooled)?,
+            None => pooled,
+        };
+        Ok(Encoded { last, pooled, hidden })
+    }
+
+    /// The hidden states of the block that is `skip` before the last one, after the final norm
+    /// (clip skip; 0 is [`TextEncoder::forward`]).
+    ///
+    /// # Errors
+    /// If there are not so many blocks, and as [`TextEncoder::forward`].
+    pub fn skipping(&self, ids: &Tensor, skip: usize) -> Result<Tensor> {
+        let count = self.blocks.len().checked_sub(skip).filter(|c| *c > 0);
+        let count = count
+            .ok_or_else(|| Error::invalid("clip skip", format!("{skip} of {} blocks", self.blocks.len())))?;
+        let mut x = self.embed(ids)?;
+        for b in &self.blocks[..count] {
+            x = self.block(b, &x)?;
+        }
+        self.norm.forward(&x)
+    }
+
+    fn embed(&self, ids: &Tensor) -> Result<Tensor> {
         let (_, l) = ids.dims2()?;
         if l > self.config.max_position_embeddings {
             let limit = self.config.max_position_embeddings;
             return Err(Error::invalid("prompt", format!("{l} tokens, the text encoder takes {limit}")));
         }
-        let mut x = nn::embedding(ids, &self.tokens)?.broadcast_add(&self.positions.i(..l)?)?;
-        for b in &self.blocks {
-            x = self.block(b, &x)?;
-        }
-        self.norm.forward(&x)
+        Ok(nn::embedding(ids, &self.tokens)?.broadcast_add(&self.positions.i(..l)?)?)
     }
 
     fn block(&self, b: &Block, x: &Tensor) -> Result<Tensor> {
@@ -134,5 +214,23 @@ impl TextEncoder {
         let h = b.fc1.forward(&b.norm2.forward(&x)?)?;
         let h = if self.config.hidden_act == "gelu" { nn::gelu(&h)? } else { nn::quick_gelu(&h)? };
         Ok((&x + b.fc2.forward(&h)?)?)
+    }
+}
+
+/// Where the text ends: at the first `eos`, or the first of the largest ids; 0 if there is none.
+fn end_of_text(ids: &[u32], eos: u32) -> usize {
+    let wanted = if eos == LARGEST { ids.iter().copied().max() } else { Some(eos) };
+    ids.iter().position(|&id| Some(id) == wanted).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_text_ends_at_the_first_end_token() {
+        assert_eq!(end_of_text(&[9, 3, 11, 11, 11], LARGEST), 2);
+        assert_eq!(end_of_text(&[9, 3, 7, 11, 7], 7), 2);
+        assert_eq!(end_of_text(&[9, 3], 7), 0);
     }
 }

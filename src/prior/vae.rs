@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::layers::{Conv2d, GroupNorm, Linear, ResnetBlock, Upsample};
 use super::nn::{self, Padding};
+use super::unet::PerBlock;
 use super::weights::{Init, Weights};
 use crate::error::{Error, Result};
 
@@ -27,9 +28,21 @@ pub struct VaeConfig {
     /// Latents times this have unit variance.
     #[serde(default = "default_scaling")]
     pub scaling_factor: f64,
+    /// Latents minus this are scaled (0).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shift_factor: Option<f64>,
+    /// 1×1 convolution after the encoder.
+    #[serde(default = "default_true")]
+    pub use_quant_conv: bool,
+    /// 1×1 convolution before the decoder.
+    #[serde(default = "default_true")]
+    pub use_post_quant_conv: bool,
+    /// Attention at the bottom.
+    #[serde(default = "default_true")]
+    pub mid_block_add_attention: bool,
     /// Side of the pictures it was trained on.
     #[serde(default)]
-    pub sample_size: Option<usize>,
+    pub sample_size: Option<PerBlock>,
     /// Everything else in the file.
     #[serde(flatten)]
     pub rest: serde_json::Map<String, serde_json::Value>,
@@ -37,6 +50,10 @@ pub struct VaeConfig {
 
 fn default_groups() -> usize {
     32
+}
+
+fn default_true() -> bool {
+    true
 }
 
 fn default_scaling() -> f64 {
@@ -55,11 +72,10 @@ impl VaeConfig {
             let all =
                 |name: &str| value.as_array().is_some_and(|a| a.iter().all(|v| v.as_str() == Some(name)));
             let ok = match key.as_str() {
-                "act_fn" => text == "\"silu\"",
+                "act_fn" => text == "\"silu\"" || text == "\"swish\"",
                 "down_block_types" => all("DownEncoderBlock2D"),
                 "up_block_types" => all("UpDecoderBlock2D"),
-                "mid_block_add_attention" | "use_quant_conv" | "use_post_quant_conv" => text == "true",
-                "latents_mean" | "latents_std" | "shift_factor" => text == "null",
+                "latents_mean" | "latents_std" => text == "null",
                 "force_upcast" => true, // all arithmetic is f32
                 _ => return bad(key, format!("unknown key (value {text})")),
             };
@@ -89,34 +105,54 @@ impl VaeConfig {
 
 const EPS: f64 = 1e-6;
 
-struct MidBlock {
-    resnets: [ResnetBlock; 2],
+/// One head over all pixels.
+struct PixelAttention {
     norm: GroupNorm,
     qkv: [Linear; 3],
     out: Linear,
 }
 
-impl MidBlock {
+impl PixelAttention {
     fn new(c: usize, groups: usize, w: &Weights) -> Result<Self> {
-        let a = w.pp("attentions.0");
-        let linear = |name: &str| Linear::new(c, c, true, &a.pp(name));
-        let resnet = |i: usize| ResnetBlock::new(c, c, None, groups, EPS, &w.pp("resnets").pp(i));
+        let linear = |name: &str| Linear::new(c, c, true, &w.pp(name));
         Ok(Self {
-            resnets: [resnet(0)?, resnet(1)?],
-            norm: GroupNorm::new(c, groups, EPS, &a.pp("group_norm"))?,
+            norm: GroupNorm::new(c, groups, EPS, &w.pp("group_norm"))?,
             qkv: [linear("to_q")?, linear("to_k")?, linear("to_v")?],
-            out: Linear::with_init(c, c, true, Init::Zeros, &a.pp("to_out.0"))?,
+            out: Linear::with_init(c, c, true, Init::Zeros, &w.pp("to_out.0"))?,
         })
     }
 
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let x = self.resnets[0].forward(x, None)?;
         let (b, c, h, w) = x.dims4()?;
-        let t = self.norm.forward(&x)?.reshape((b, c, h * w))?.transpose(1, 2)?.contiguous()?;
+        let t = self.norm.forward(x)?.reshape((b, c, h * w))?.transpose(1, 2)?.contiguous()?;
         let [q, k, v] = &self.qkv;
         let (q, k, v) = (q.forward(&t)?, k.forward(&t)?, v.forward(&t)?);
         let a = self.out.forward(&nn::attention(&q, &k, &v, 1, (c as f64).powf(-0.5), false)?)?;
-        let x = (x + a.transpose(1, 2)?.contiguous()?.reshape((b, c, h, w))?)?;
+        Ok((x + a.transpose(1, 2)?.contiguous()?.reshape((b, c, h, w))?)?)
+    }
+}
+
+struct MidBlock {
+    resnets: [ResnetBlock; 2],
+    attention: Option<PixelAttention>,
+}
+
+impl MidBlock {
+    fn new(c: usize, config: &VaeConfig, w: &Weights) -> Result<Self> {
+        let groups = config.norm_num_groups;
+        let resnet = |i: usize| ResnetBlock::new(c, c, None, groups, EPS, &w.pp("resnets").pp(i));
+        let attention = config
+            .mid_block_add_attention
+            .then(|| PixelAttention::new(c, groups, &w.pp("attentions.0")))
+            .transpose()?;
+        Ok(Self { resnets: [resnet(0)?, resnet(1)?], attention })
+    }
+
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let mut x = self.resnets[0].forward(x, None)?;
+        if let Some(attention) = &self.attention {
+            x = attention.forward(&x)?;
+        }
         self.resnets[1].forward(&x, None)
     }
 }
@@ -143,8 +179,8 @@ pub struct Vae {
     pub config: VaeConfig,
     encoder: Encoder,
     decoder: Decoder,
-    quant: Conv2d,
-    post_quant: Conv2d,
+    quant: Option<Conv2d>,
+    post_quant: Option<Conv2d>,
 }
 
 /// The diagonal Gaussian the encoder gives, unscaled: mean and log-variance `[B, c, h, w]`.
@@ -163,11 +199,13 @@ impl Vae {
     pub fn new(config: VaeConfig, w: &Weights) -> Result<Self> {
         config.check()?;
         let z = config.latent_channels;
+        let quant =
+            |n: usize, on: bool, name: &str| on.then(|| Conv2d::new(n, n, 1, &w.pp(name))).transpose();
         Ok(Self {
             encoder: encoder(&config, &w.pp("encoder"))?,
             decoder: decoder(&config, &w.pp("decoder"))?,
-            quant: Conv2d::new(2 * z, 2 * z, 1, &w.pp("quant_conv"))?,
-            post_quant: Conv2d::new(z, z, 1, &w.pp("post_quant_conv"))?,
+            quant: quant(2 * z, config.use_quant_conv, "quant_conv")?,
+            post_quant: quant(z, config.use_post_quant_conv, "post_quant_conv")?,
             config,
         })
     }
@@ -193,7 +231,10 @@ impl Vae {
             }
         }
         let t = e.conv_out.forward(&e.norm_out.forward_silu(&e.mid.forward(&t)?)?)?;
-        let moments = self.quant.forward(&t)?;
+        let moments = match &self.quant {
+            Some(conv) => conv.forward(&t)?,
+            None => t,
+        };
         let mut halves = moments.chunk(2, 1)?.into_iter();
         let (Some(mean), Some(logvar)) = (halves.next(), halves.next()) else {
             return Err(Error::Failed("vae: moments".into()));
@@ -201,12 +242,26 @@ impl Vae {
         Ok(Posterior { mean: mean.contiguous()?, logvar: logvar.contiguous()?.clamp(-30f32, 20f32)? })
     }
 
-    /// Scaled latents `[B, c, h, w]`: the posterior's mean times `scaling_factor`.
+    /// Scaled latents `[B, c, h, w]`: (mean of the posterior − `shift_factor`)·`scaling_factor`.
     ///
     /// # Errors
     /// As [`Vae::posterior`].
     pub fn encode_mean(&self, x: &Tensor) -> Result<Tensor> {
-        Ok((self.posterior(x)?.mean * self.config.scaling_factor)?)
+        self.scale(&self.posterior(x)?.mean)
+    }
+
+    /// Scaled latents, a sample of the posterior for standard normal `noise` of the latents' shape.
+    ///
+    /// # Errors
+    /// As [`Vae::posterior`].
+    pub fn encode_sample(&self, x: &Tensor, noise: &Tensor) -> Result<Tensor> {
+        let Posterior { mean, logvar } = self.posterior(x)?;
+        self.scale(&(mean + (noise * (logvar * 0.5)?.exp()?)?)?)
+    }
+
+    fn scale(&self, z: &Tensor) -> Result<Tensor> {
+        let (scale, shift) = (self.config.scaling_factor, self.config.shift_factor.unwrap_or(0.0));
+        Ok(z.affine(scale, -shift * scale)?)
     }
 
     /// Pictures `[B, 3, H, W]` (about −1..1) of scaled latents.
@@ -214,7 +269,8 @@ impl Vae {
     /// # Errors
     /// If shapes do not fit.
     pub fn decode(&self, z: &Tensor) -> Result<Tensor> {
-        self.decode_unscaled(&(z / self.config.scaling_factor)?)
+        let (scale, shift) = (self.config.scaling_factor, self.config.shift_factor.unwrap_or(0.0));
+        self.decode_unscaled(&z.affine(1.0 / scale, shift)?)
     }
 
     /// Pictures of latents as the posterior gives them.
@@ -223,7 +279,8 @@ impl Vae {
     /// If shapes do not fit.
     pub fn decode_unscaled(&self, z: &Tensor) -> Result<Tensor> {
         let d = &self.decoder;
-        let mut t = d.mid.forward(&d.conv_in.forward(&self.post_quant.forward(z)?)?)?;
+        let quant = self.post_quant.as_ref().map(|conv| conv.forward(z)).transpose()?;
+        let mut t = d.mid.forward(&d.conv_in.forward(quant.as_ref().unwrap_or(z))?)?;
         for (resnets, upsample) in &d.up {
             for r in resnets {
                 t = r.forward(&t, None)?;
@@ -258,7 +315,7 @@ fn encoder(config: &VaeConfig, w: &Weights) -> Result<Encoder> {
     Ok(Encoder {
         conv_in: Conv2d::new(config.in_channels, c[0], 3, &w.pp("conv_in"))?,
         down,
-        mid: MidBlock::new(last, groups, &w.pp("mid_block"))?,
+        mid: MidBlock::new(last, config, &w.pp("mid_block"))?,
         norm_out: GroupNorm::new(last, groups, EPS, &w.pp("conv_norm_out"))?,
         conv_out: Conv2d::new(last, 2 * config.latent_channels, 3, &w.pp("conv_out"))?,
     })
@@ -282,7 +339,7 @@ fn decoder(config: &VaeConfig, w: &Weights) -> Result<Decoder> {
     }
     Ok(Decoder {
         conv_in: Conv2d::new(config.latent_channels, last, 3, &w.pp("conv_in"))?,
-        mid: MidBlock::new(last, groups, &w.pp("mid_block"))?,
+        mid: MidBlock::new(last, config, &w.pp("mid_block"))?,
         up,
         norm_out: GroupNorm::new(c[0], groups, EPS, &w.pp("conv_norm_out"))?,
         conv_out: Conv2d::new(c[0], config.out_channels, 3, &w.pp("conv_out"))?,

@@ -3,7 +3,7 @@
 //! A network asks its [`Weights`] for every tensor by diffusers' name and by shape. Whatever is
 //! missing, misshapen or left over is collected, so that a wrong file is reported whole and once.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 use std::sync::Mutex;
 
@@ -25,9 +25,24 @@ pub enum Init {
     Ones,
 }
 
+/// A low-rank addition to one linear layer.
+#[derive(Debug, Clone)]
+pub struct Adapter {
+    /// D `[rank, in]`.
+    pub down: Tensor,
+    /// U `[out, rank]`.
+    pub up: Tensor,
+    /// s, which is alpha / rank times the user's weight.
+    pub scale: f64,
+}
+
+/// Adapters by the name of the layer they belong to.
+pub type Adapters = HashMap<String, Vec<Adapter>>;
+
 /// The tensors of one model, shared by all its [`Weights`] views.
 pub struct Store {
     loaded: Option<HashMap<String, Tensor>>,
+    adapters: Adapters,
     seed: u64,
     trainable: bool,
     dtype: DType,
@@ -39,6 +54,7 @@ pub struct Store {
 struct State {
     vars: BTreeMap<String, Var>,
     used: Vec<String>,
+    adapted: BTreeSet<String>,
     faults: Vec<String>,
 }
 
@@ -60,7 +76,15 @@ impl Store {
         dtype: DType,
         device: &Device,
     ) -> Self {
-        Self { loaded, seed, trainable, dtype, device: device.clone(), state: Mutex::default() }
+        let (device, state) = (device.clone(), Mutex::default());
+        Self { loaded, adapters: Adapters::new(), seed, trainable, dtype, device, state }
+    }
+
+    /// The same tensors with low-rank adapters: networks built from now on apply them.
+    #[must_use]
+    pub fn with_adapters(mut self, adapters: Adapters) -> Self {
+        self.adapters = adapters;
+        self
     }
 
     /// The view of all tensors, from which a network takes its own.
@@ -80,6 +104,8 @@ impl Store {
     pub fn finish(&self, file: &Path, ignore: impl Fn(&str) -> bool) -> Result<()> {
         let state = self.state.lock().expect("no panic while held");
         let mut faults = state.faults.clone();
+        let strays = self.adapters.keys().filter(|k| !state.adapted.contains(*k));
+        faults.extend(strays.map(|k| format!("adapter of an unknown layer {k}")));
         if let Some(loaded) = &self.loaded {
             let used: std::collections::HashSet<_> = state.used.iter().collect();
             let mut rest: Vec<_> = loaded.keys().filter(|k| !used.contains(k) && !ignore(k)).collect();
@@ -160,6 +186,33 @@ impl Weights<'_> {
         Self { store: self.store, prefix }
     }
 
+    /// Where this view is, in diffusers' naming (`down_blocks.0.resnets.1`).
+    pub fn path(&self) -> &str {
+        &self.prefix
+    }
+
+    /// The adapters of the layer here; faults are collected for [`Store::finish`].
+    ///
+    /// # Errors
+    /// Only if a tensor cannot be converted.
+    pub fn adapters(&self, inputs: usize, outputs: usize) -> Result<Vec<Adapter>> {
+        let Some(all) = self.store.adapters.get(&self.prefix) else { return Ok(Vec::new()) };
+        self.store.state.lock().expect("no panic while held").adapted.insert(self.prefix.clone());
+        let mut out = Vec::new();
+        for a in all {
+            let (down, up) = (a.down.dims(), a.up.dims());
+            if !matches!((down, up), ([r, i], [o, s]) if r == s && *i == inputs && *o == outputs) {
+                let name = &self.prefix;
+                self.store.fault(format!(
+                    "adapter of {name}: {down:?} and {up:?} do not fit {inputs} inputs and {outputs} outputs"
+                ));
+                continue;
+            }
+            out.push(a.clone());
+        }
+        Ok(out)
+    }
+
     /// The tensor `name` of `shape`; faults are collected for [`Store::finish`].
     ///
     /// # Errors
@@ -183,7 +236,9 @@ pub fn read_safetensors(path: &Path) -> Result<HashMap<String, Tensor>> {
 /// # Errors
 /// As [`read_safetensors`].
 pub fn parse_safetensors(bytes: &[u8], path: &Path) -> Result<HashMap<String, Tensor>> {
-    if bytes.starts_with(b"PK\x03\x04") || bytes.starts_with(b"\x80\x02") {
+    // A header of 640 bytes makes a safetensors file start like a pickle of protocol 2.
+    let named = bytes.get(8) == Some(&b'{');
+    if bytes.starts_with(b"PK\x03\x04") || (bytes.starts_with(b"\x80\x02") && !named) {
         return Err(Error::file(path, "is a pickle checkpoint, which can run code when loaded").hint(
             "convert it where you trust it: python -c \"import torch,safetensors.torch as s; \
              s.save_file(torch.load('model.ckpt', weights_only=True), 'model.safetensors')\"",

@@ -6,7 +6,8 @@
 
 pub mod guidance;
 mod noise;
-mod sampler;
+pub mod sampler;
+pub mod score;
 mod trajectory;
 mod unet;
 
@@ -18,7 +19,7 @@ mod tests;
 use candle_core::Tensor;
 
 pub use noise::normal_like;
-pub use sampler::{Progress, Sampler};
+pub use sampler::{Dpm, Progress, Sampler};
 pub use trajectory::{Level, Trajectory};
 pub use unet::UnetPredictor;
 

@@ -1,6 +1,8 @@
 //! The noise levels a sampler visits.
 
-use crate::prior::schedule::Schedule;
+use std::sync::Arc;
+
+use crate::prior::schedule::{Schedule, Spacing};
 use crate::{Error, Result};
 
 /// One noise level.
@@ -23,6 +25,11 @@ impl Level {
         (1.0 - self.alpha_bar).sqrt()
     }
 
+    /// σ/α, the noise scale of x/α.
+    pub fn ratio(&self) -> f64 {
+        ((1.0 - self.alpha_bar) / self.alpha_bar).sqrt()
+    }
+
     /// Half log signal-to-noise ratio λ = ln(α/σ); +∞ without noise, −∞ without signal.
     pub fn lambda(&self) -> f64 {
         (self.alpha() / self.sigma()).ln()
@@ -36,6 +43,8 @@ pub struct Trajectory {
     pub levels: Vec<Level>,
     /// Estimates of x_0 are clamped to ± this.
     pub clip: Option<f64>,
+    /// ᾱ of every timestep of the schedule.
+    pub(super) alphas_cumprod: Arc<[f32]>,
 }
 
 impl Trajectory {
@@ -63,7 +72,94 @@ impl Trajectory {
         }
         let levels = timesteps.iter().map(|&t| Level { t, alpha_bar: schedule.alpha_bar(t) }).collect();
         let config = &schedule.config;
-        Ok(Self { levels, clip: config.clip_sample.then_some(config.clip_sample_range) })
+        let clip = config.clip_sample.then_some(config.clip_sample_range);
+        Ok(Self { levels, clip, alphas_cumprod: schedule.alphas_cumprod.as_slice().into() })
+    }
+
+    /// `steps` steps as diffusers' DPM-Solver and UniPC take them: whole timesteps as if there were one
+    /// step more, then to the data (ᾱ = 1, or ᾱ_0 as the config's `final_sigmas_type` says).
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] if the schedule cannot supply so many different timesteps.
+    pub fn solver(schedule: &Schedule, steps: usize) -> Result<Self> {
+        let total = schedule.len();
+        if steps == 0 || steps >= total {
+            return Err(Error::invalid("steps", format!("{steps} is not in 1..{total}")));
+        }
+        let timesteps: Vec<f32> = match schedule.config.timestep_spacing {
+            Spacing::Trailing => schedule.timesteps(steps)?,
+            Spacing::Leading => {
+                let ratio = total / (steps + 1);
+                let offset = schedule.config.steps_offset;
+                (1..=steps).rev().map(|i| (i * ratio + offset) as f32).collect()
+            }
+            Spacing::Linspace => {
+                let ratio = (total - 1) as f64 / steps as f64;
+                (1..=steps).rev().map(|i| (i as f64 * ratio).round_ties_even() as f32).collect()
+            }
+        };
+        Self::to_data(schedule, &timesteps)
+    }
+
+    /// `steps` steps as diffusers' Euler samplers take them: fractions of timesteps where the spacing
+    /// is `linspace`, with σ/α linear between whole ones; then to the data.
+    ///
+    /// # Errors
+    /// As [`Schedule::timesteps`].
+    pub fn sigmas(schedule: &Schedule, steps: usize) -> Result<Self> {
+        if schedule.config.timestep_spacing != Spacing::Linspace || steps < 2 {
+            return Self::to_data(schedule, &schedule.timesteps(steps)?);
+        }
+        let last = schedule.len() - 1;
+        let ratio = |t: usize| {
+            let a = f64::from(schedule.alphas_cumprod[t.min(last)]);
+            ((1.0 - a) / a).sqrt()
+        };
+        let mut path = Self::to_data(schedule, &schedule.timesteps(steps)?)?;
+        for (i, level) in path.levels[..steps].iter_mut().enumerate() {
+            let t = last as f64 * (steps - 1 - i) as f64 / (steps - 1) as f64;
+            let (low, share) = (t as usize, t.fract());
+            let s = ratio(low) * (1.0 - share) + ratio(low + 1) * share;
+            *level = Level { t: t as f32, alpha_bar: 1.0 / (1.0 + s * s) };
+        }
+        Ok(path)
+    }
+
+    /// `steps` of the `original` timesteps a consistency model was distilled on, from noisy to clean.
+    /// The last level is the data.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] if `steps` is not in 1..=`original`, or that not in 1..=T.
+    pub fn consistency(schedule: &Schedule, steps: usize, original: usize) -> Result<Self> {
+        if original == 0 || original > schedule.len() || steps == 0 || steps > original {
+            let why = format!("{steps} of {original} of {} timesteps", schedule.len());
+            return Err(Error::invalid("steps", why));
+        }
+        let k = schedule.len() / original;
+        let timesteps: Vec<f32> =
+            (0..steps).map(|i| ((original - i * original / steps) * k - 1) as f32).collect();
+        Self::to_data(schedule, &timesteps)
+    }
+
+    fn to_data(schedule: &Schedule, timesteps: &[f32]) -> Result<Self> {
+        let mut path = Self::through(schedule, timesteps)?;
+        let last = if schedule.config.final_sigma_zero { 1.0 } else { schedule.alpha_bar(0.0) };
+        path.levels.push(Level { t: 0.0, alpha_bar: last });
+        Ok(path)
+    }
+
+    /// The level with σ/α = `ratio`, and the fraction of a timestep that has it
+    /// ([`Schedule::alpha_bar`] inverted).
+    pub fn level_at(&self, ratio: f64) -> Level {
+        let alpha_bar = 1.0 / (1.0 + ratio * ratio);
+        let table = &self.alphas_cumprod;
+        let at = |i: usize| f64::from(table[i]).ln();
+        let high = table.partition_point(|&a| f64::from(a) > alpha_bar).clamp(1, table.len().max(2) - 1);
+        if table.len() < 2 {
+            return Level { t: 0.0, alpha_bar };
+        }
+        let share = (alpha_bar.ln() - at(high - 1)) / (at(high) - at(high - 1));
+        Level { t: (high - 1) as f32 + share.clamp(0.0, 1.0) as f32, alpha_bar }
     }
 
     /// Number of steps.

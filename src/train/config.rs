@@ -7,7 +7,7 @@ use super::data::DataConfig;
 use crate::error::{Error, Result};
 use crate::prior::schedule::{self, Schedule};
 use crate::prior::text::TextConfig;
-use crate::prior::unet::UnetConfig;
+use crate::prior::unet::{PerBlock, UnetConfig};
 use crate::prior::vae::VaeConfig;
 
 /// All choices of a training run.
@@ -66,6 +66,8 @@ pub struct UnetTraining {
     pub heads: usize,
     /// Whether the pooled text is added to the time embedding.
     pub pooled_text: bool,
+    /// Whether each latent pixel is told its ray.
+    pub rays: bool,
     /// Optimiser steps.
     pub steps: u32,
     /// Latents a step.
@@ -121,6 +123,7 @@ impl Default for UnetTraining {
             channels: vec![64, 128, 192],
             heads: 4,
             pooled_text: true,
+            rays: true,
             steps: 20_000,
             batch: 32,
             parts: 2,
@@ -151,7 +154,11 @@ impl TrainConfig {
             latent_channels: self.vae.latent_channels,
             norm_num_groups: 2, // few: a group of few channels forgets how bright a flat background is
             scaling_factor,
-            sample_size: Some(self.image_size),
+            sample_size: Some(PerBlock::One(self.image_size)),
+            shift_factor: None,
+            use_quant_conv: true,
+            use_post_quant_conv: true,
+            mid_block_add_attention: true,
             rest: object(rest),
         }
     }
@@ -167,6 +174,9 @@ impl TrainConfig {
             max_position_embeddings: self.max_tokens,
             hidden_act: "quick_gelu".into(),
             layer_norm_eps: 1e-5,
+            projection_dim: None,
+            eos_token_id: 2,
+            architectures: vec!["CLIPTextModel".into()],
         }
     }
 
@@ -181,17 +191,26 @@ impl TrainConfig {
         up.reverse();
         UnetConfig {
             sample_size: self.image_size >> (self.vae.channels.len() - 1),
-            in_channels: self.vae.latent_channels,
+            in_channels: self.vae.latent_channels + if self.unet.rays { 6 } else { 0 },
+            camera_rays_fov: self.unet.rays.then_some(super::data::FOV_Y),
             out_channels: self.vae.latent_channels,
             down_block_types: names("DownBlock2D", "CrossAttnDownBlock2D"),
             up_block_types: up,
             block_out_channels: self.unet.channels.clone(),
-            layers_per_block: 1,
+            layers_per_block: PerBlock::One(1),
+            transformer_layers_per_block: PerBlock::One(1),
+            mid_block_type: "UNetMidBlock2DCrossAttn".into(),
             cross_attention_dim: self.text_width,
-            attention_head_dim: crate::prior::unet::PerBlock::One(self.unet.heads),
+            attention_head_dim: PerBlock::One(self.unet.heads),
+            num_attention_heads: None,
             norm_num_groups: 8,
             norm_eps: 1e-5,
             use_linear_projection: true,
+            center_input_sample: false,
+            time_embedding_dim: None,
+            time_cond_proj_dim: None,
+            num_class_embeds: None,
+            addition_time_embed_dim: None,
             flip_sin_to_cos: true,
             freq_shift: 0.0,
             class_embed_type: Some("projection".into()),

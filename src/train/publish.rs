@@ -31,7 +31,6 @@ pub(super) fn write(
     }
     let text_config = config.text_config(tokenizer.vocab_size());
     let mut text_json = serde_json::to_value(text_config).map_err(|e| Error::Failed(e.to_string()))?;
-    text_json["architectures"] = json!(["CLIPTextModel"]);
     text_json["model_type"] = json!("clip_text_model");
     write_json(&out.join("text_encoder/config.json"), &text_json)?;
     write_json(&out.join("unet/config.json"), &config.unet_config())?;

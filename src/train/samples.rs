@@ -1,15 +1,14 @@
 //! Sheets of a prior's samples: how one sees what it has learned.
 
-use candle_core::{Device, Tensor};
 use glam::Vec3;
-use image::{Rgb, RgbImage};
+use image::RgbImage;
 
 use crate::error::{Error, Result};
+pub use crate::paint::picture;
+use crate::paint::{Painting, paint};
 use crate::prior::Prior;
 use crate::render::camera::Camera;
-use crate::rng::{Rng, Stream};
-use crate::sample::guidance::{Guidance, Guided};
-use crate::sample::{Sampler, Trajectory, UnetPredictor};
+use crate::sample::guidance::Guidance;
 
 /// How samples are drawn.
 #[derive(Debug, Clone)]
@@ -42,7 +41,7 @@ pub fn sheet(prior: &Prior, prompts: &[String], options: &Options) -> Result<Rgb
                 Camera::orbit(azimuth, 15.0, 2.4, Vec3::ZERO, FOV_Y, size)
             })
             .collect();
-        drawn.extend(sample(prior, prompt, &cameras, options, row as u32)?);
+        drawn.extend(sample(prior, prompt, cameras, options, row as u32)?);
     }
     Ok(grid(&drawn, options.views))
 }
@@ -54,50 +53,24 @@ const FOV_Y: f32 = 40.0 * std::f32::consts::PI / 180.0;
 fn sample(
     prior: &Prior,
     prompt: &str,
-    cameras: &[Camera],
+    cameras: Vec<Camera>,
     options: &Options,
     row: u32,
 ) -> Result<Vec<RgbImage>> {
-    let device = Device::Cpu;
-    let n = cameras.len();
-    let embeddings: Vec<f32> = cameras.iter().flat_map(Camera::embedding).collect();
-    let model = UnetPredictor {
-        prior,
-        unconditional: prior.encode_prompt("", &device)?,
-        conditional: prior.encode_prompt(prompt, &device)?,
-        cameras: prior
-            .is_camera_conditioned()
-            .then(|| Tensor::from_vec(embeddings, (n, 16), &device))
-            .transpose()?,
+    let size = prior.image_size();
+    let what = Painting {
+        prompt: prompt.to_owned(),
+        negative_prompt: String::new(),
+        size: (size, size),
+        count: options.views,
+        sampler: "ddim".into(),
+        steps: options.steps,
+        guidance: Guidance::scale(options.guidance_scale),
+        seed: options.seed + (u64::from(row) << 32),
+        cameras,
+        start: None,
     };
-    let (side, channels) = (prior.unet.config.sample_size, prior.unet.config.in_channels);
-    let noise = Rng::new(options.seed, Stream::Sampler, 0);
-    let each = channels * side * side;
-    let noise = noise.normals(u64::from(row) << 32, n * each);
-    let x = Tensor::from_vec(noise, (n, channels, side, side), &device)?;
-    let guidance = Guidance::scale(options.guidance_scale);
-    let guided = Guided { model: &model, guidance: &guidance };
-    let trajectory = Trajectory::new(&prior.schedule, options.steps)?;
-    let x = Sampler::Ddim { eta: 0.0 }.sample(&guided, &x, &trajectory, options.seed, &mut |_| Ok(()))?;
-    pictures(&prior.vae.decode(&x)?)
-}
-
-/// Pictures of `[B, 3, H, W]` in −1..1.
-fn pictures(x: &Tensor) -> Result<Vec<RgbImage>> {
-    let (_, _, h, w) = x.dims4()?;
-    let values = x.flatten_all()?.to_vec1::<f32>()?;
-    Ok(values.chunks_exact(3 * h * w).map(|v| picture(v, w as u32)).collect())
-}
-
-/// A picture of `[3, height, width]` sRGB values in −1..1.
-pub fn picture(values: &[f32], width: u32) -> RgbImage {
-    let plane = values.len() / 3;
-    let height = plane as u32 / width.max(1);
-    let byte = |v: f32| ((v + 1.0) * 127.5).round().clamp(0.0, 255.0) as u8;
-    RgbImage::from_fn(width, height, |x, y| {
-        let i = (y * width + x) as usize;
-        Rgb([byte(values[i]), byte(values[plane + i]), byte(values[2 * plane + i])])
-    })
+    paint(prior, &what, &mut |_, _| Ok(()))
 }
 
 /// Pictures of one size side by side, `columns` a row.

@@ -64,6 +64,8 @@ pub struct Config {
     pub clip_sample_range: f64,
     /// How inference timesteps are spread.
     pub timestep_spacing: Spacing,
+    /// Solvers (DPM-Solver, UniPC, Euler) end without noise, else with timestep 0's.
+    pub final_sigma_zero: bool,
 }
 
 impl Default for Config {
@@ -82,6 +84,7 @@ impl Default for Config {
             clip_sample: false,
             clip_sample_range: 1.0,
             timestep_spacing: Spacing::Leading,
+            final_sigma_zero: true,
         }
     }
 }
@@ -120,7 +123,7 @@ impl Defaults {
 }
 
 /// Keys that only configure a sampler, which is the caller's choice here, or record provenance.
-const IRRELEVANT: [&str; 19] = [
+const IRRELEVANT: [&str; 21] = [
     "_class_name",
     "_diffusers_version",
     "_use_default_values",
@@ -140,25 +143,28 @@ const IRRELEVANT: [&str; 19] = [
     "disable_corrector",
     "predict_x0",
     "solver_p",
+    "time_shift_type",
+    "timestep_scaling",
 ];
 
 /// Features that change the noise levels or the prediction and that we do not have: each may be
 /// present only with a value that means "off" (null, false, or one of [`HARMLESS`]).
-const MUST_BE_OFF: [&str; 10] = [
+const MUST_BE_OFF: [&str; 11] = [
     "thresholding",
     "use_karras_sigmas",
     "use_exponential_sigmas",
     "use_beta_sigmas",
     "use_lu_lambdas",
     "use_flow_sigmas",
-    "final_sigmas_type",
+    "use_dynamic_shifting",
+    "shift_terminal",
     "sigma_min",
     "sigma_max",
     "timestep_type",
 ];
 
 /// The values of those keys that mean what this module does anyway.
-const HARMLESS: [(&str, &str); 2] = [("final_sigmas_type", "zero"), ("timestep_type", "discrete")];
+const HARMLESS: [(&str, &str); 1] = [("timestep_type", "discrete")];
 
 impl Config {
     /// Reads the object of a `scheduler_config.json`. Absent keys take the default that diffusers'
@@ -205,6 +211,13 @@ impl Config {
                     Some("epsilon") => Prediction::Epsilon,
                     Some("v_prediction") => Prediction::V,
                     Some("sample") => Prediction::Sample,
+                    _ => return Err(unknown(key, value)),
+                }
+            }
+            "final_sigmas_type" => {
+                self.final_sigma_zero = match value.as_str() {
+                    Some("zero") => true,
+                    Some("sigma_min") => false,
                     _ => return Err(unknown(key, value)),
                 }
             }
@@ -255,6 +268,7 @@ impl Config {
             "set_alpha_to_one": self.set_alpha_to_one,
             "clip_sample": self.clip_sample,
             "clip_sample_range": self.clip_sample_range,
+            "final_sigmas_type": if self.final_sigma_zero { "zero" } else { "sigma_min" },
             "timestep_spacing": match self.timestep_spacing {
                 Spacing::Leading => "leading",
                 Spacing::Trailing => "trailing",

@@ -118,7 +118,7 @@ fn config_survives_json_and_strangers_are_named() {
         ("beta_start", json!("x")),
         ("_class_name", json!("FlowMatchEulerDiscreteScheduler")),
         ("use_karras_sigmas", json!(true)),
-        ("final_sigmas_type", json!("sigma_min")),
+        ("final_sigmas_type", json!("sigma_max")),
         ("timestep_type", json!("zero")),
         ("shift", json!(3.0)),
     ];

@@ -111,6 +111,18 @@ fn truncated_flipped_and_foreign_weights_are_errors() {
 }
 
 #[test]
+fn a_header_of_640_bytes_is_no_pickle() {
+    // The length 640 reads 80 02, as a pickle of protocol 2 does.
+    let mut header = r#"{"x":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}"#.to_owned();
+    header.extend(std::iter::repeat_n(' ', 640 - header.len()));
+    let bytes = [&640u64.to_le_bytes()[..], header.as_bytes(), &1f32.to_le_bytes()].concat();
+    let tensors = parse_safetensors(&bytes, Path::new("x")).unwrap();
+    assert_eq!(tensors["x"].to_vec1::<f32>().unwrap(), [1.0]);
+    let error = parse_safetensors(b"\x80\x02}q\x00(X\x05", Path::new("x")).unwrap_err();
+    assert!(error.to_string().contains("pickle"), "{error}");
+}
+
+#[test]
 fn unknown_and_unsupported_config_values_are_named() {
     let cases = [
         ("unet/config.json", "\"act_fn\": \"silu\"", "\"act_fn\": \"mish\"", "act_fn"),

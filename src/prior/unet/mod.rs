@@ -1,50 +1,85 @@
 //! The noise predictor: diffusers' `UNet2DConditionModel`, optionally conditioned by a camera.
 
+pub mod attention;
 mod config;
+mod embedding;
+mod encoder;
 mod pooled;
+mod rays;
 mod transformer;
 
-use candle_core::{DType, Tensor};
+use candle_core::Tensor;
 
+use attention::AttentionHook;
 pub use config::{PerBlock, UnetConfig};
-use pooled::PooledText;
-use transformer::Transformer;
+pub(super) use embedding::Embedding;
+pub use embedding::timestep_embedding;
+use encoder::Stage;
+pub(super) use encoder::{Encoded, Encoder};
 
-use super::layers::{Conv2d, EmbeddingMlp, GroupNorm, ResnetBlock, Upsample};
-use super::nn::{self, Padding};
+use super::layers::{Conv2d, GroupNorm, Upsample};
+use super::nn::Padding;
 use super::weights::{Init, Weights};
 use crate::error::{Error, Result};
-
-struct DownBlock {
-    resnets: Vec<ResnetBlock>,
-    attentions: Vec<Transformer>,
-    downsample: Option<Conv2d>,
-}
-
-struct UpBlock {
-    resnets: Vec<ResnetBlock>,
-    attentions: Vec<Transformer>,
-    upsample: Option<Upsample>,
-}
-
-struct MidBlock {
-    resnets: [ResnetBlock; 2],
-    attention: Transformer,
-}
 
 /// See the module's text.
 pub struct Unet {
     /// The configuration it was built from.
     pub config: UnetConfig,
-    conv_in: Conv2d,
-    time: EmbeddingMlp,
-    class: Option<EmbeddingMlp>,
-    pooled: Option<PooledText>,
-    down: Vec<DownBlock>,
-    mid: MidBlock,
-    up: Vec<UpBlock>,
+    embedding: Embedding,
+    encoder: Encoder,
+    up: Vec<(Stage, Option<Upsample>)>,
     norm_out: GroupNorm,
     conv_out: Conv2d,
+}
+
+/// What SDXL is told beside the text's hidden states.
+#[derive(Debug, Clone, Copy)]
+pub struct Added<'a> {
+    /// The pooled text `[B, n]`.
+    pub text_embeds: &'a Tensor,
+    /// Original size, crop and target size, `[B, 6]`.
+    pub time_ids: &'a Tensor,
+}
+
+/// Everything a U-Net (or `ControlNet`) can be given. [`UnetInputs::new`] has what all need.
+#[derive(Clone, Copy)]
+pub struct UnetInputs<'a> {
+    /// Noisy latents `[B, in_channels, h, w]`.
+    pub sample: &'a Tensor,
+    /// `[B]`, f32, 0..1000.
+    pub timestep: &'a Tensor,
+    /// The text's hidden states `[B, L, cross_attention_dim]`.
+    pub context: &'a Tensor,
+    /// As `class_embed_type` says: `[B, projection_class_embeddings_input_dim]` or `[B]`.
+    pub class_labels: Option<&'a Tensor>,
+    /// For `addition_embed_type: text_time`.
+    pub added: Option<Added<'a>>,
+    /// `[B, time_cond_proj_dim]`; nothing is added if absent.
+    pub timestep_cond: Option<&'a Tensor>,
+    /// Added to the skip connections, from the first to the last (`ControlNet`); may be empty.
+    pub down_residuals: &'a [Tensor],
+    /// Added at the bottom.
+    pub mid_residual: Option<&'a Tensor>,
+    /// Stands in for the attentions.
+    pub hook: Option<&'a dyn AttentionHook>,
+}
+
+impl<'a> UnetInputs<'a> {
+    /// Without extras.
+    pub fn new(sample: &'a Tensor, timestep: &'a Tensor, context: &'a Tensor) -> Self {
+        Self {
+            sample,
+            timestep,
+            context,
+            class_labels: None,
+            added: None,
+            timestep_cond: None,
+            down_residuals: &[],
+            mid_residual: None,
+            hook: None,
+        }
+    }
 }
 
 impl Unet {
@@ -55,53 +90,23 @@ impl Unet {
     pub fn new(config: UnetConfig, w: &Weights) -> Result<Self> {
         config.check()?;
         let c = &config.block_out_channels;
-        let time = c[0] * 4;
-        let class = match (&config.class_embed_type, config.projection_class_embeddings_input_dim) {
-            (Some(_), Some(inputs)) => Some(EmbeddingMlp::new(inputs, time, &w.pp("class_embedding"))?),
-            _ => None,
-        };
-        let (width, heads) = (config.cross_attention_dim, config.addition_embed_type_num_heads);
-        let pooled = match config.addition_embed_type {
-            Some(_) => Some(PooledText::new(width, time, heads, &w.pp("add_embedding"))?),
-            None => None,
-        };
-        let last = c[c.len() - 1];
-        let out = Init::Zeros;
+        let (first, outputs) = (c[0], config.out_channels);
+        let conv_out = Conv2d::full(first, outputs, 3, 1, Padding::Same(1), Init::Zeros, &w.pp("conv_out"))?;
         Ok(Self {
-            conv_in: Conv2d::new(config.in_channels, c[0], 3, &w.pp("conv_in"))?,
-            time: EmbeddingMlp::new(c[0], time, &w.pp("time_embedding"))?,
-            class,
-            pooled,
-            down: (0..c.len()).map(|i| down_block(&config, i, time, w)).collect::<Result<_>>()?,
-            mid: MidBlock {
-                resnets: [
-                    resnet(&config, last, last, time, &w.pp("mid_block.resnets.0"))?,
-                    resnet(&config, last, last, time, &w.pp("mid_block.resnets.1"))?,
-                ],
-                attention: attention(&config, c.len() - 1, &w.pp("mid_block.attentions.0"))?,
-            },
-            up: (0..c.len()).map(|i| up_block(&config, i, time, w)).collect::<Result<_>>()?,
-            norm_out: GroupNorm::new(c[0], config.norm_num_groups, config.norm_eps, &w.pp("conv_norm_out"))?,
-            conv_out: Conv2d::full(
-                c[0],
-                config.out_channels,
-                3,
-                1,
-                Padding::Same(1),
-                out,
-                &w.pp("conv_out"),
-            )?,
+            embedding: Embedding::new(&config, w)?,
+            encoder: Encoder::new(&config, w)?,
+            up: (0..c.len()).map(|i| up(&config, i, &w.pp("up_blocks").pp(i))).collect::<Result<_>>()?,
+            norm_out: GroupNorm::new(first, config.norm_num_groups, config.norm_eps, &w.pp("conv_norm_out"))?,
+            conv_out,
             config,
         })
     }
 
-    /// The network's prediction `[B, out_channels, h, w]` (ε, v or x₀ as the scheduler says).
-    ///
-    /// `x` is `[B, in_channels, h, w]`, `timestep` `[B]` (f32, 0..1000), `context` the text's hidden
-    /// states `[B, L, cross_attention_dim]`, `class_labels` `[B, projection_class_embeddings_input_dim]`.
+    /// [`Unet::predict`] without extras but `class_labels`; with the camera's rays added to `x`
+    /// (`[B, latent channels, h, w]`) where the config asks for them.
     ///
     /// # Errors
-    /// If shapes do not fit, or `class_labels` is missing where the config asks for it.
+    /// As [`Unet::predict`].
     pub fn forward(
         &self,
         x: &Tensor,
@@ -109,135 +114,110 @@ impl Unet {
         context: &Tensor,
         class_labels: Option<&Tensor>,
     ) -> Result<Tensor> {
-        let mut emb = self.embedding(timestep, x.dtype(), class_labels)?;
-        if let Some(pooled) = &self.pooled {
-            emb = (emb + pooled.forward(context)?)?;
-        }
-        let emb = nn::silu(&emb)?;
-        let mut h = self.conv_in.forward(x)?;
-        let mut skips = vec![h.clone()];
-        for block in &self.down {
-            for (i, resnet) in block.resnets.iter().enumerate() {
-                h = resnet.forward(&h, Some(&emb))?;
-                if let Some(a) = block.attentions.get(i) {
-                    h = a.forward(&h, context)?;
-                }
-                skips.push(h.clone());
+        let (_, _, h, w) = x.dims4()?;
+        let with_rays = match (self.config.camera_rays_fov, class_labels) {
+            (Some(fov), Some(cameras)) => {
+                let rays = rays::ray_map(cameras, fov, (h, w))?.to_dtype(x.dtype())?;
+                Some(Tensor::cat(&[x, &rays], 1)?.contiguous()?)
             }
-            if let Some(conv) = &block.downsample {
-                h = conv.forward(&h)?;
-                skips.push(h.clone());
+            (Some(_), None) => {
+                return Err(Error::invalid(
+                    "class_labels",
+                    "this prior is conditioned by a camera; none was given",
+                ));
             }
+            (None, _) => None,
+        };
+        let x = with_rays.as_ref().unwrap_or(x);
+        self.predict(&UnetInputs { class_labels, ..UnetInputs::new(x, timestep, context) })
+    }
+
+    /// The network's prediction `[B, out_channels, h, w]` (ε, v or x₀ as the scheduler says).
+    ///
+    /// # Errors
+    /// If shapes do not fit, or a conditioning that the config asks for is missing.
+    pub fn predict(&self, inputs: &UnetInputs<'_>) -> Result<Tensor> {
+        self.check(inputs)?;
+        let emb = self.embedding.forward(inputs)?;
+        let centred =
+            if self.config.center_input_sample { Some(inputs.sample.affine(2.0, -1.0)?) } else { None };
+        let x = centred.as_ref().unwrap_or(inputs.sample);
+        let (context, hook) = (inputs.context, inputs.hook);
+        let Encoded { bottom: mut h, mut skips } = self.encoder.forward(x, None, &emb, context, hook)?;
+        for (skip, residual) in skips.iter_mut().zip(inputs.down_residuals) {
+            *skip = (&*skip + residual)?;
         }
-        h = self.mid.resnets[0].forward(&h, Some(&emb))?;
-        h = self.mid.attention.forward(&h, context)?;
-        h = self.mid.resnets[1].forward(&h, Some(&emb))?;
-        for block in &self.up {
-            for (i, resnet) in block.resnets.iter().enumerate() {
+        if let Some(residual) = inputs.mid_residual {
+            h = (h + residual)?;
+        }
+        for (stage, upsample) in &self.up {
+            for j in 0..stage.len() {
                 let skip = skips.pop().ok_or_else(|| Error::Failed("u-net skip connections".into()))?;
-                h = resnet.forward(&Tensor::cat(&[&h, &skip], 1)?.contiguous()?, Some(&emb))?;
-                if let Some(a) = block.attentions.get(i) {
-                    h = a.forward(&h, context)?;
-                }
+                h = stage.step(j, &Tensor::cat(&[&h, &skip], 1)?.contiguous()?, &emb, context, hook)?;
             }
-            if let Some(up) = &block.upsample {
-                h = up.forward(&h)?;
+            if let Some(upsample) = upsample {
+                // Odd sides were rounded up on the way down: the skip tells what they were.
+                let (_, _, height, width) = skips.last().unwrap_or(&h).dims4()?;
+                h = upsample.forward_to(&h, height, width)?;
             }
         }
         self.conv_out.forward(&self.norm_out.forward_silu(&h)?)
     }
 
-    fn embedding(&self, timestep: &Tensor, dtype: DType, class_labels: Option<&Tensor>) -> Result<Tensor> {
-        let width = self.config.block_out_channels[0];
-        let t = timestep_embedding(timestep, width, self.config.flip_sin_to_cos, self.config.freq_shift)?;
-        let emb = self.time.forward(&t.to_dtype(dtype)?)?;
-        match (&self.class, class_labels) {
-            (Some(mlp), Some(labels)) => Ok((emb + mlp.forward(labels)?)?),
-            (Some(_), None) => {
-                Err(Error::invalid("class_labels", "this prior is conditioned by a camera; none was given"))
-            }
-            (None, _) => Ok(emb),
+    fn check(&self, inputs: &UnetInputs<'_>) -> Result<()> {
+        let (batch, channels, _, _) = inputs.sample.dims4()?;
+        let c = &self.config;
+        if channels != c.in_channels {
+            let why = format!("{channels} channels, the model takes {}", c.in_channels);
+            return Err(Error::invalid("sample", why));
         }
-    }
-}
-
-/// Sinusoidal embedding `[B, width]` of timesteps `[B]`, in f32 whatever the network's type
-/// (in f16 the features of large timesteps are off by up to 0.3).
-///
-/// # Errors
-/// If the tensor cannot be made.
-pub fn timestep_embedding(timestep: &Tensor, width: usize, flip: bool, freq_shift: f64) -> Result<Tensor> {
-    let half = width / 2;
-    let t = timestep.to_dtype(DType::F32)?.to_vec1::<f32>()?;
-    let mut values = Vec::with_capacity(t.len() * width);
-    for t in &t {
-        let angle =
-            |i: usize| f64::from(*t) * (-(10_000_f64.ln()) * i as f64 / (half as f64 - freq_shift)).exp();
-        let sin = (0..half).map(|i| angle(i).sin() as f32);
-        let cos = (0..half).map(|i| angle(i).cos() as f32);
-        if flip {
-            values.extend(cos.chain(sin));
-        } else {
-            values.extend(sin.chain(cos));
+        let wrong = |name: &str, t: &Tensor, want: &str| {
+            Err(Error::invalid(name, format!("shape {:?}, expected {want}", t.dims())))
+        };
+        if inputs.timestep.dims() != [batch] {
+            return wrong("timestep", inputs.timestep, "one a sample");
         }
-    }
-    Ok(Tensor::from_vec(values, (t.len(), half * 2), timestep.device())?)
-}
-
-fn resnet(
-    config: &UnetConfig,
-    inputs: usize,
-    outputs: usize,
-    time: usize,
-    w: &Weights,
-) -> Result<ResnetBlock> {
-    ResnetBlock::new(inputs, outputs, Some(time), config.norm_num_groups, config.norm_eps, w)
-}
-
-fn attention(config: &UnetConfig, level: usize, w: &Weights) -> Result<Transformer> {
-    let heads = config.attention_head_dim.at(level);
-    let (c, context) = (config.block_out_channels[level], config.cross_attention_dim);
-    Transformer::new(c, context, heads, config.norm_num_groups, config.use_linear_projection, w)
-}
-
-fn down_block(config: &UnetConfig, i: usize, time: usize, w: &Weights) -> Result<DownBlock> {
-    let w = w.pp("down_blocks").pp(i);
-    let c = &config.block_out_channels;
-    let crossed = config.down_block_types[i] == "CrossAttnDownBlock2D";
-    let mut block = DownBlock { resnets: Vec::new(), attentions: Vec::new(), downsample: None };
-    for j in 0..config.layers_per_block {
-        let inputs = if j == 0 { c[i.saturating_sub(1)] } else { c[i] };
-        block.resnets.push(resnet(config, inputs, c[i], time, &w.pp("resnets").pp(j))?);
-        if crossed {
-            block.attentions.push(attention(config, i, &w.pp("attentions").pp(j))?);
+        let (rows, _, width) = inputs.context.dims3()?;
+        if (rows, width) != (batch, c.cross_attention_dim) {
+            return wrong(
+                "encoder_hidden_states",
+                inputs.context,
+                &format!("[{batch}, _, {}]", c.cross_attention_dim),
+            );
         }
+        let (given, skips) = (inputs.down_residuals.len(), self.skips());
+        if given != 0 && given != skips {
+            return Err(Error::invalid(
+                "down_residuals",
+                format!("{given} tensors, the model takes {skips}"),
+            ));
+        }
+        Ok(())
     }
-    if i + 1 < c.len() {
-        let (init, w) = (Init::Uniform(c[i] * 9), w.pp("downsamplers.0.conv"));
-        block.downsample = Some(Conv2d::full(c[i], c[i], 3, 2, Padding::Same(1), init, &w)?);
+
+    /// Number of skip connections.
+    pub fn skips(&self) -> usize {
+        let levels = self.config.block_out_channels.len();
+        levels + (0..levels).map(|i| self.config.layers_per_block.at(i)).sum::<usize>()
     }
-    Ok(block)
 }
 
 /// Up block `i`, counted from the lowest resolution.
-fn up_block(config: &UnetConfig, i: usize, time: usize, w: &Weights) -> Result<UpBlock> {
-    let w = w.pp("up_blocks").pp(i);
+fn up(config: &UnetConfig, i: usize, w: &Weights) -> Result<(Stage, Option<Upsample>)> {
     let c = &config.block_out_channels;
     let level = c.len() - 1 - i;
     let crossed = config.up_block_types[i] == "CrossAttnUpBlock2D";
     let below = c[(level + 1).min(c.len() - 1)];
-    let mut block = UpBlock { resnets: Vec::new(), attentions: Vec::new(), upsample: None };
-    for j in 0..=config.layers_per_block {
-        let from = if j == 0 { below } else { c[level] };
-        // The last skip of a level is the downsampled output of the level above (or conv_in).
-        let skip = if j == config.layers_per_block { c[level.saturating_sub(1)] } else { c[level] };
-        block.resnets.push(resnet(config, from + skip, c[level], time, &w.pp("resnets").pp(j))?);
-        if crossed {
-            block.attentions.push(attention(config, level, &w.pp("attentions").pp(j))?);
-        }
-    }
-    if level > 0 {
-        block.upsample = Some(Upsample::new(c[level], &w.pp("upsamplers.0"))?);
-    }
-    Ok(block)
+    let layers = config.layers_per_block.at(level);
+    let inputs: Vec<usize> = (0..=layers)
+        .map(|j| {
+            let from = if j == 0 { below } else { c[level] };
+            // The last skip of a level is the downsampled output of the level above (or conv_in).
+            let skip = if j == layers { c[level.saturating_sub(1)] } else { c[level] };
+            from + skip
+        })
+        .collect();
+    let stage = Stage::new(config, level, crossed, &inputs, w)?;
+    let upsample = (level > 0).then(|| Upsample::new(c[level], &w.pp("upsamplers.0"))).transpose()?;
+    Ok((stage, upsample))
 }

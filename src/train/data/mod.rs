@@ -33,7 +33,7 @@ const LOOKS: usize = 12;
 /// Random numbers set aside for each sample.
 const DRAWS: u64 = 64;
 /// The camera rig: field of view, distance and its spread, elevations (degrees, world units).
-const FOV_Y: f32 = 40.0;
+pub(super) const FOV_Y: f32 = 40.0;
 const DISTANCE: f32 = 2.4;
 const SPREAD: f32 = 0.1;
 const ELEVATION: (f32, f32) = (-10.0, 50.0);

@@ -1,0 +1,157 @@
+//! The half of the U-Net that goes down, and its bottom: shared with `ControlNet`.
+
+use candle_core::Tensor;
+
+use super::attention::AttentionHook;
+use super::config::UnetConfig;
+use super::transformer::{Shape, Transformer};
+use crate::error::Result;
+use crate::prior::layers::{Conv2d, ResnetBlock};
+use crate::prior::nn::Padding;
+use crate::prior::weights::{Init, Weights};
+
+/// Residual blocks, each followed by a transformer where the block has them.
+pub(super) struct Stage {
+    resnets: Vec<ResnetBlock>,
+    attentions: Vec<Transformer>,
+}
+
+impl Stage {
+    /// Of `channels(j)` → `outputs` for each residual block j, at level `level`.
+    pub(super) fn new(
+        config: &UnetConfig,
+        level: usize,
+        crossed: bool,
+        inputs: &[usize],
+        w: &Weights,
+    ) -> Result<Self> {
+        let mut stage = Self { resnets: Vec::new(), attentions: Vec::new() };
+        for (j, &inputs) in inputs.iter().enumerate() {
+            let outputs = config.block_out_channels[level];
+            stage.resnets.push(resnet(config, inputs, outputs, &w.pp("resnets").pp(j))?);
+            if crossed {
+                stage.attentions.push(attention(config, level, &w.pp("attentions").pp(j))?);
+            }
+        }
+        Ok(stage)
+    }
+
+    /// Number of residual blocks.
+    pub(super) fn len(&self) -> usize {
+        self.resnets.len()
+    }
+
+    /// Residual block `j` and its transformer.
+    pub(super) fn step(
+        &self,
+        j: usize,
+        x: &Tensor,
+        emb: &Tensor,
+        context: &Tensor,
+        hook: Option<&dyn AttentionHook>,
+    ) -> Result<Tensor> {
+        let h = self.resnets[j].forward(x, Some(emb))?;
+        match self.attentions.get(j) {
+            Some(attention) => attention.forward(&h, context, hook),
+            None => Ok(h),
+        }
+    }
+}
+
+/// `conv_in`, `down_blocks` and `mid_block`.
+pub(in crate::prior) struct Encoder {
+    conv_in: Conv2d,
+    down: Vec<(Stage, Option<Conv2d>)>,
+    mid_resnets: Vec<ResnetBlock>,
+    mid_attention: Option<Transformer>,
+}
+
+/// What the way down leaves for the way up.
+pub(in crate::prior) struct Encoded {
+    /// At the bottom.
+    pub(in crate::prior) bottom: Tensor,
+    /// After `conv_in`, each residual block and each downsampling.
+    pub(in crate::prior) skips: Vec<Tensor>,
+}
+
+impl Encoder {
+    pub(in crate::prior) fn new(config: &UnetConfig, w: &Weights) -> Result<Self> {
+        let c = &config.block_out_channels;
+        let last = c.len() - 1;
+        let mid = w.pp("mid_block");
+        let crossed = config.mid_block_type == "UNetMidBlock2DCrossAttn";
+        let mid_resnet = |i: usize| resnet(config, c[last], c[last], &mid.pp("resnets").pp(i));
+        Ok(Self {
+            conv_in: Conv2d::new(config.in_channels, c[0], 3, &w.pp("conv_in"))?,
+            down: (0..c.len()).map(|i| down(config, i, &w.pp("down_blocks").pp(i))).collect::<Result<_>>()?,
+            mid_resnets: (0..=usize::from(crossed)).map(mid_resnet).collect::<Result<_>>()?,
+            mid_attention: crossed.then(|| attention(config, last, &mid.pp("attentions.0"))).transpose()?,
+        })
+    }
+
+    /// `x` after `conv_in` and the addition of `hint` there, if any, down to the bottom.
+    pub(in crate::prior) fn forward(
+        &self,
+        x: &Tensor,
+        hint: Option<&Tensor>,
+        emb: &Tensor,
+        context: &Tensor,
+        hook: Option<&dyn AttentionHook>,
+    ) -> Result<Encoded> {
+        let mut h = self.conv_in.forward(x)?;
+        if let Some(hint) = hint {
+            h = (h + hint)?;
+        }
+        let mut skips = vec![h.clone()];
+        for (stage, downsample) in &self.down {
+            for j in 0..stage.len() {
+                h = stage.step(j, &h, emb, context, hook)?;
+                skips.push(h.clone());
+            }
+            if let Some(conv) = downsample {
+                h = conv.forward(&h)?;
+                skips.push(h.clone());
+            }
+        }
+        h = self.mid_resnets[0].forward(&h, Some(emb))?;
+        if let Some(attention) = &self.mid_attention {
+            h = attention.forward(&h, context, hook)?;
+        }
+        for resnet in &self.mid_resnets[1..] {
+            h = resnet.forward(&h, Some(emb))?;
+        }
+        Ok(Encoded { bottom: h, skips })
+    }
+}
+
+fn down(config: &UnetConfig, i: usize, w: &Weights) -> Result<(Stage, Option<Conv2d>)> {
+    let c = &config.block_out_channels;
+    let crossed = config.down_block_types[i] == "CrossAttnDownBlock2D";
+    let mut inputs = vec![c[i]; config.layers_per_block.at(i)];
+    inputs[0] = c[i.saturating_sub(1)];
+    let stage = Stage::new(config, i, crossed, &inputs, w)?;
+    let downsample = (i + 1 < c.len())
+        .then(|| {
+            let (init, w) = (Init::Uniform(c[i] * 9), w.pp("downsamplers.0.conv"));
+            Conv2d::full(c[i], c[i], 3, 2, Padding::Same(1), init, &w)
+        })
+        .transpose()?;
+    Ok((stage, downsample))
+}
+
+fn resnet(config: &UnetConfig, inputs: usize, outputs: usize, w: &Weights) -> Result<ResnetBlock> {
+    let time = Some(config.time_width());
+    ResnetBlock::new(inputs, outputs, time, config.norm_num_groups, config.norm_eps, w)
+}
+
+fn attention(config: &UnetConfig, level: usize, w: &Weights) -> Result<Transformer> {
+    let shape = Shape {
+        channels: config.block_out_channels[level],
+        context: config.cross_attention_dim,
+        heads: config.heads(level),
+        layers: config.transformer_layers_per_block.at(level),
+        groups: config.norm_num_groups,
+        linear: config.use_linear_projection,
+    };
+    Transformer::new(&shape, w)
+}
