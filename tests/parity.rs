@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use candle_core::Tensor;
+use gen3d::prior::lora::{Lora, Part, merge};
 use gen3d::prior::verify::{Report, against};
 use gen3d::prior::weights::read_safetensors;
 
@@ -48,6 +49,49 @@ fn every_configuration_agrees_with_diffusers() {
     }
     println!("{table}");
     assert!(worst > 0.0, "bit-equal to another program: was anything compared?");
+}
+
+/// A checkpoint in one file, under the names of the original code.
+#[test]
+fn single_files_agree_with_diffusers() {
+    for name in ["single1", "single2"] {
+        let dir = folder(name);
+        let reports = against(&dir.join("model.safetensors"), &dir.join("reference.safetensors")).unwrap();
+        assert_eq!(reports.len(), 4, "{name}");
+        assert!(reports.iter().all(|r| r.relative_error < 1e-5), "{name}: {reports:?}");
+    }
+    // A file of something else, and one with a tensor that has no place.
+    let lora = folder("lora").join("peft.safetensors");
+    let error = against(&lora, &folder("single1").join("reference.safetensors")).unwrap_err();
+    assert!(error.to_string().contains("no U-Net"), "{error}");
+    let dir = copy("single1");
+    let file = dir.path().join("model.safetensors");
+    edit(&file, |t| drop(t.insert("model.diffusion_model.extra".into(), t["alphas_cumprod"].clone())));
+    let error = against(&file, &dir.path().join("reference.safetensors")).unwrap_err();
+    assert!(error.to_string().contains("model.diffusion_model.extra"), "{error}");
+}
+
+/// Merging an adapter file gives what peft computes with it.
+#[test]
+fn adapters_agree_with_peft() {
+    let base = read_safetensors(&folder("lora").join("unet/diffusion_pytorch_model.safetensors")).unwrap();
+    for naming in ["peft", "kohya"] {
+        let lora = Lora::read(&folder("lora").join(format!("{naming}.safetensors"))).unwrap();
+        let error = |weight: f64| {
+            let mut tensors: HashMap<String, Tensor> =
+                base.iter().map(|(k, v)| (k.clone(), v.to_dtype(candle_core::DType::F32).unwrap())).collect();
+            merge(&mut tensors, Part::Unet, &[(lora.clone(), weight)]).unwrap();
+            let dir = copy("lora");
+            candle_core::safetensors::save(
+                &tensors,
+                dir.path().join("unet/diffusion_pytorch_model.safetensors"),
+            )
+            .unwrap();
+            reports(dir.path())[0].relative_error
+        };
+        assert!(error(1.0) < 1e-5, "{naming}: {}", error(1.0));
+        assert!(error(0.0) > 0.01 && error(0.9) > 1e-3, "{naming}: the adapters must matter");
+    }
 }
 
 /// Copies a model so that it can be damaged.

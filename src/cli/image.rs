@@ -56,6 +56,9 @@ pub(crate) struct ImageArgs {
     /// The embedded prior, or a folder in diffusers' layout
     #[arg(long, default_value = "mini", value_name = "mini|DIR")]
     prior: String,
+    /// Adapters to merge into the prior, with a weight (1 if not given); may be given several times
+    #[arg(long, value_name = "FILE[:WEIGHT]", value_parser = lora)]
+    lora: Vec<(PathBuf, f64)>,
     /// A picture to start from
     #[arg(long, value_name = "FILE")]
     init: Option<PathBuf>,
@@ -80,7 +83,7 @@ pub(crate) fn run(args: &ImageArgs) -> Result<()> {
         return Err(Error::invalid("prompt", "is empty").hint("say what to show"));
     }
     let start = start(args)?;
-    let prior = Prior::load(&args.prior, &Device::Cpu)?;
+    let prior = Prior::load_with(&args.prior, &args.lora, &Device::Cpu)?;
     let unknown = prior.unknown_words(&args.prompt);
     if !unknown.is_empty() {
         eprintln!("warning: the prior does not know: {}", unknown.join(", "));
@@ -139,6 +142,7 @@ fn settings(args: &ImageArgs, what: &Painting, prior: &Prior) -> String {
         "seed": what.seed,
         "azimuth": args.azimuth,
         "elevation": args.elevation,
+        "lora": args.lora,
         "init": args.init,
         "strength": args.init.as_ref().map(|_| args.strength),
         "mask": args.mask,
@@ -187,5 +191,16 @@ fn size(text: &str) -> std::result::Result<(u32, u32), String> {
     match text.split_once(['x', '×']) {
         Some((w, h)) => Ok((number(w)?, number(h)?)),
         None => number(text).map(|side| (side, side)),
+    }
+}
+
+/// `file.safetensors` or `file.safetensors:0.8`.
+fn lora(text: &str) -> std::result::Result<(PathBuf, f64), String> {
+    match text.rsplit_once(':') {
+        Some((path, weight)) if path.ends_with(".safetensors") => match weight.parse::<f64>() {
+            Ok(weight) if weight.is_finite() => Ok((path.into(), weight)),
+            _ => Err(format!("{weight:?} is no weight")),
+        },
+        _ => Ok((text.into(), 1.0)),
     }
 }

@@ -24,7 +24,7 @@ pub(crate) enum ModelsCommand {
 /// Options of `gen3d models verify`.
 #[derive(Debug, Args)]
 pub(crate) struct VerifyArgs {
-    /// Folder in diffusers' layout; parts that FILE does not need may be absent
+    /// Folder in diffusers' layout (parts that FILE does not need may be absent), or a checkpoint
     dir: PathBuf,
     /// Inputs and expected outputs (safetensors)
     #[arg(long, value_name = "FILE.safetensors")]

@@ -57,8 +57,17 @@ fn the_less_strength_the_more_of_the_picture_stays() {
         distance(&run(&prior, &what)[0], &picture)
     };
     let distances = [with(0.1), with(0.5), with(1.0)];
+    // The first of ten steps undone leaves little more than what the VAE loses.
+    let reconstruction = {
+        let x: Vec<f32> = (0..3 * 64 * 64)
+            .map(|i| f32::from(picture.as_raw()[i % 4096 * 3 + i / 4096]) / 127.5 - 1.0)
+            .collect();
+        let x = Tensor::from_vec(x, (1, 3, 64, 64), &Device::Cpu).unwrap();
+        let y = prior.vae.decode(&prior.vae.encode_mean(&x).unwrap()).unwrap();
+        distance(&pictures(&y).unwrap()[0], &picture)
+    };
     assert!(distances.is_sorted(), "{distances:?}");
-    assert!(distances[0] < 20.0 && distances[2] > 2.0 * distances[0], "{distances:?}");
+    assert!(distances[0] < reconstruction + 10.0 && distances[2] > distances[0] + 10.0, "{distances:?}");
 }
 
 #[test]

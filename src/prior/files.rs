@@ -7,6 +7,7 @@ use candle_core::Tensor;
 use sha2::{Digest, Sha256};
 
 use super::weights::parse_safetensors;
+use super::{single_config, single_file};
 use crate::error::{Error, Result};
 
 include!(concat!(env!("OUT_DIR"), "/mini.rs"));
@@ -21,6 +22,16 @@ pub enum Folder {
     Disk(PathBuf),
     /// Files included in the binary: path below the folder, and bytes.
     Embedded(&'static [(&'static str, &'static [u8])]),
+    /// A single-file checkpoint; what it does not hold (the tokenizer) is looked for beside it.
+    Single(Box<Single>),
+}
+
+/// A single-file checkpoint, taken apart.
+pub struct Single {
+    file: PathBuf,
+    sha256: String,
+    configs: HashMap<String, String>,
+    parts: single_file::Parts,
 }
 
 impl Folder {
@@ -36,9 +47,52 @@ impl Folder {
         Ok(Self::Embedded(MINI))
     }
 
+    /// A folder in diffusers' layout, or a single-file checkpoint.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] if it is neither, and as [`Folder::single`].
+    pub fn open(name: &str) -> Result<Self> {
+        let path = PathBuf::from(name);
+        if path.is_dir() {
+            return Ok(Self::Disk(path));
+        }
+        if path.is_file() {
+            return Self::single(&path);
+        }
+        Err(Error::invalid("--prior", format!("no prior {name:?}")).hint(
+            "give `mini` (the embedded prior), a folder in diffusers' layout (with unet/, vae/, \
+             text_encoder/, tokenizer/, scheduler/) or a .safetensors checkpoint with tokenizer/ beside it",
+        ))
+    }
+
+    /// A single-file checkpoint (original names), taken apart and given the configs that its shapes imply.
+    ///
+    /// # Errors
+    /// [`Error::File`] if it is damaged or no Stable Diffusion checkpoint.
+    pub fn single(file: &Path) -> Result<Self> {
+        let bytes = std::fs::read(file).map_err(|e| Error::io(file, e))?;
+        let tensors = parse_safetensors(&bytes, file)?;
+        let sha256 = format!("{:x}", Sha256::digest(&bytes));
+        if !single_file::is_single_file(tensors.keys()) {
+            return Err(Error::file(file, "holds no U-Net under the names of a Stable Diffusion checkpoint")
+                .hint(
+                    "give the folder in diffusers' layout, or the checkpoint that has all parts in one file",
+                ));
+        }
+        let named = |e: Error| Error::file(file, e.to_string());
+        let parts = single_file::split(tensors).map_err(named)?;
+        let mut configs = single_config::configs(&parts).map_err(named)?;
+        // What lies beside the file knows better than its shapes.
+        let beside = file.parent().unwrap_or(Path::new("."));
+        configs.retain(|name, _| !beside.join(name).is_file());
+        Ok(Self::Single(Box::new(Single { file: file.into(), sha256, configs, parts })))
+    }
+
     /// A file's path, as named in errors.
     pub fn path(&self, name: &str) -> PathBuf {
         match self {
+            Self::Single(s) if s.configs.contains_key(name) => s.file.join(name),
+            Self::Single(s) => s.file.parent().unwrap_or(Path::new(".")).join(name),
             Self::Disk(dir) => dir.join(name),
             Self::Embedded(_) => Path::new("(embedded) mini").join(name),
         }
@@ -50,8 +104,11 @@ impl Folder {
     /// If it is missing or unreadable.
     pub fn bytes(&self, name: &str) -> Result<std::borrow::Cow<'static, [u8]>> {
         match self {
-            Self::Disk(dir) => {
-                let path = dir.join(name);
+            Self::Single(s) if s.configs.contains_key(name) => {
+                Ok(s.configs[name].clone().into_bytes().into())
+            }
+            Self::Disk(_) | Self::Single(_) => {
+                let path = self.path(name);
                 std::fs::read(&path).map(Into::into).map_err(|e| Error::io(path, e))
             }
             Self::Embedded(files) => files
@@ -85,6 +142,15 @@ impl Folder {
     /// # Errors
     /// If a file is missing or corrupt.
     pub fn tensors(&self, part: &str) -> Result<(HashMap<String, Tensor>, PathBuf)> {
+        if let Self::Single(s) = self {
+            let tensors = match part {
+                "unet" => &s.parts.unet,
+                "vae" => &s.parts.vae,
+                "text_encoder" => &s.parts.text,
+                _ => return Err(Error::file(&s.file, format!("has no {part}"))),
+            };
+            return Ok((tensors.clone(), s.file.clone()));
+        }
         let names = self.weight_files(part)?;
         let mut all = HashMap::new();
         for name in &names {
@@ -99,6 +165,7 @@ impl Folder {
             Self::Disk(dir) => std::fs::read_dir(dir.join(part))
                 .map(|files| files.filter_map(|f| f.ok()?.file_name().into_string().ok()).collect())
                 .unwrap_or_default(),
+            Self::Single(_) => Vec::new(),
             Self::Embedded(files) => files
                 .iter()
                 .filter_map(|(name, _)| Some(name.strip_prefix(part)?.strip_prefix('/')?.to_owned()))
@@ -160,6 +227,9 @@ impl Folder {
     /// # Errors
     /// If one is missing.
     pub fn digest(&self) -> Result<String> {
+        if let Self::Single(s) = self {
+            return Ok(s.sha256.clone());
+        }
         let mut hash = Sha256::new();
         for part in PARTS {
             for name in self.weight_files(part)? {

@@ -6,8 +6,11 @@
 pub mod control;
 pub mod files;
 pub mod layers;
+pub mod lora;
 pub mod nn;
 pub mod schedule;
+mod single_config;
+pub mod single_file;
 pub mod text;
 pub mod tiny;
 pub mod tokenizer;
@@ -21,8 +24,11 @@ use std::path::PathBuf;
 
 use candle_core::{DType, Device, Tensor};
 
+use sha2::{Digest, Sha256};
+
 use crate::error::{Error, Result};
 use files::Folder;
+use lora::Lora;
 use schedule::Schedule;
 use text::TextEncoder;
 use tokenizer::Tokenizer;
@@ -56,17 +62,18 @@ impl Prior {
     /// [`Error::Invalid`] if there is no such prior; [`Error::File`] naming the file that is missing,
     /// truncated, or does not fit its config.
     pub fn load(name: &str, device: &Device) -> Result<Self> {
+        Self::load_with(name, &[], device)
+    }
+
+    /// As [`Prior::load`], with adapters (files and weights) merged into the U-Net and the text encoder.
+    ///
+    /// # Errors
+    /// As [`Prior::load`], and if an adapter was made for another model.
+    pub fn load_with(name: &str, loras: &[(PathBuf, f64)], device: &Device) -> Result<Self> {
         if name == "mini" {
-            return Self::from_folder(&Folder::embedded()?, name, device);
+            return Self::assemble(&Folder::embedded()?, name, loras, device);
         }
-        let path = PathBuf::from(name);
-        if !path.is_dir() {
-            return Err(Error::invalid("--prior", format!("no prior {name:?}")).hint(
-                "give `mini` (the embedded prior) or a folder in diffusers' layout (with unet/, vae/, \
-                 text_encoder/, tokenizer/, scheduler/)",
-            ));
-        }
-        Self::from_folder(&Folder::Disk(path), name, device)
+        Self::assemble(&Folder::open(name)?, name, loras, device)
     }
 
     /// Loads a folder.
@@ -74,8 +81,19 @@ impl Prior {
     /// # Errors
     /// As [`Prior::load`].
     pub fn from_folder(folder: &Folder, name: &str, device: &Device) -> Result<Self> {
+        Self::assemble(folder, name, &[], device)
+    }
+
+    fn assemble(folder: &Folder, name: &str, loras: &[(PathBuf, f64)], device: &Device) -> Result<Self> {
+        let adapters: Vec<(Lora, f64)> =
+            loras.iter().map(|(path, weight)| Ok((Lora::read(path)?, *weight))).collect::<Result<_>>()?;
         let store = |part: &str| -> Result<(Store, PathBuf)> {
-            let (tensors, path) = folder.tensors(part)?;
+            let (mut tensors, path) = folder.tensors(part)?;
+            match part {
+                "unet" => lora::merge(&mut tensors, lora::Part::Unet, &adapters)?,
+                "text_encoder" => lora::merge(&mut tensors, lora::Part::Text, &adapters)?,
+                _ => {}
+            }
             Ok((Store::loaded(tensors, DType::F32, false, device), path))
         };
         let (weights, file) = store("text_encoder")?;
@@ -101,8 +119,8 @@ impl Prior {
             config.map_err(|e| Error::file(folder.path(file), e.to_string()))?
         };
         let words = folder.text("words.txt").ok().map(|t| t.lines().map(str::to_owned).collect());
-        let prior =
-            Self { name: name.into(), digest: folder.digest()?, tokenizer, text, unet, vae, schedule, words };
+        let digest = digest(folder, loras)?;
+        let prior = Self { name: name.into(), digest, tokenizer, text, unet, vae, schedule, words };
         prior.check_fit()?;
         Ok(prior)
     }
@@ -151,6 +169,21 @@ impl Prior {
         }
         out
     }
+}
+
+/// The folder's digest, or where there are adapters one over it, their files and their weights.
+fn digest(folder: &Folder, loras: &[(PathBuf, f64)]) -> Result<String> {
+    let base = folder.digest()?;
+    if loras.is_empty() {
+        return Ok(base);
+    }
+    let mut hash = Sha256::new();
+    hash.update(&base);
+    for (path, weight) in loras {
+        hash.update(std::fs::read(path).map_err(|e| Error::io(path, e))?);
+        hash.update(weight.to_le_bytes());
+    }
+    Ok(format!("{:x}", hash.finalize()))
 }
 
 /// Text conditioning `[prompts, L, hidden_size]`.

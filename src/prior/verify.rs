@@ -37,22 +37,25 @@ const INPUTS: &[&str] = &[
     "grad_latent",
 ];
 
-/// Runs the parts of the folder `dir` that `file` holds quantities of.
+/// Runs the parts of the folder (or single-file checkpoint) `dir` that `file` holds quantities of.
 ///
 /// # Errors
 /// [`Error::File`] if a file is missing or damaged, holds a name that means nothing, lacks an input
 /// that a quantity needs, or holds an output of another shape.
 pub fn against(dir: &Path, file: &Path) -> Result<Vec<Report>> {
-    if !dir.is_dir() {
-        return Err(Error::file(dir, "is no folder"));
-    }
+    let folder = if dir.is_file() {
+        Folder::single(dir)?
+    } else if dir.is_dir() {
+        Folder::Disk(dir.into())
+    } else {
+        return Err(Error::file(dir, "no such folder or checkpoint"));
+    };
     let tensors = read_safetensors(file)?;
     let mut reference = Reference { file, tensors: HashMap::new(), reports: Vec::new() };
     for (name, tensor) in tensors {
         reference.tensors.insert(name, tensor.to_dtype(DType::F32)?);
     }
     let wanted = reference.outputs()?;
-    let folder = Folder::Disk(dir.into());
     let has = |names: &[&str]| wanted.iter().any(|w| names.iter().any(|n| w.starts_with(n)));
     if has(&["text_hidden_states", "pooled"]) {
         text(&folder, &mut reference)?;

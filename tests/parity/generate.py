@@ -218,7 +218,180 @@ def control(name, **more):
     write(name, inputs | outputs)
 
 
+def lora(name, base):
+    """Adapters on every attention of the U-Net of `base`, in two namings; the references are of the
+    model with the adapters."""
+    from peft import LoraConfig
+    from peft.utils import get_peft_model_state_dict
+
+    config = UNETS[base]
+    model = randomise(UNet2DConditionModel(**config))
+    save(model, HERE / name / "unet")
+    wanted = ["to_q", "to_k", "to_v", "to_out.0"]
+    model.add_adapter(LoraConfig(r=2, lora_alpha=3, target_modules=wanted))
+    generator = torch.Generator().manual_seed(5)
+    with torch.no_grad():
+        for n, p in sorted(model.named_parameters()):
+            if "lora_" in n:
+                p.copy_((torch.randn(p.shape, generator=generator) * 0.4).half().float())
+    tensors = get_peft_model_state_dict(model)
+    peft, kohya = {}, {}
+    for n, p in tensors.items():
+        p = p.detach().contiguous()
+        peft["unet." + n] = p
+        layer, kind = n.rsplit(".lora_", 1)
+        layer = "lora_unet_" + layer.replace(".", "_")
+        kohya[f"{layer}.lora_{'down' if kind.startswith('A') else 'up'}.weight"] = p
+        kohya[f"{layer}.alpha"] = peft[f"unet.{n.rsplit('.lora_', 1)[0]}.alpha"] = torch.tensor(3.0)
+    save_file(peft, HERE / name / "peft.safetensors")
+    save_file(kohya, HERE / name / "kohya.safetensors")
+    inputs = {
+        "sample": normal(2, 4, 8, 8, key=1),
+        "timestep": torch.tensor([981.0, 21.0]),
+        "encoder_hidden_states": normal(2, 5, 12, key=2),
+    }
+    with torch.no_grad():
+        output = model(*inputs.values()).sample
+    write(name, inputs | {"noise_pred": output})
+
+
+def original_names(unet, vae, text, open_clip):
+    """The state dicts under the names of the original code, made by inverting the rules by hand; the
+    caller checks them with diffusers' own conversion."""
+    out = {}
+
+    def resnet(n):
+        for new, old in [("norm1", "in_layers.0"), ("conv1", "in_layers.2"), ("time_emb_proj", "emb_layers.1"),
+                         ("norm2", "out_layers.0"), ("conv2", "out_layers.3"), ("conv_shortcut", "skip_connection")]:
+            n = n.replace(new, old)
+        return n
+
+    for name, p in unet.items():
+        t = name.split(".")
+        if t[0] in ("down_blocks", "up_blocks"):
+            way, b, kind, j, rest = t[0], int(t[1]), t[2], int(t[3]), ".".join(t[4:])
+            side = "input_blocks" if way == "down_blocks" else "output_blocks"
+            first = 1 if way == "down_blocks" else 0
+            has_attention = any(k.startswith(f"{way}.{b}.attentions") for k in unet)
+            if kind == "downsamplers":
+                new = f"{side}.{3 * b + 3}.0.op.{rest.split('.')[-1]}"
+            elif kind == "upsamplers":
+                new = f"{side}.{3 * b + 2}.{2 if has_attention else 1}.conv.{rest.split('.')[-1]}"
+            elif kind == "resnets":
+                new = f"{side}.{3 * b + j + first}.0.{resnet(rest)}"
+            else:
+                new = f"{side}.{3 * b + j + first}.1.{rest}"
+        elif t[0] == "mid_block":
+            new = f"middle_block.{2 * int(t[2]) if t[1] == 'resnets' else 1}."
+            new += resnet(".".join(t[3:])) if t[1] == "resnets" else ".".join(t[3:])
+        else:
+            new = name
+            for a, b in [("time_embedding.linear_1", "time_embed.0"), ("time_embedding.linear_2", "time_embed.2"),
+                         ("conv_norm_out", "out.0"), ("conv_out", "out.2"), ("conv_in", "input_blocks.0.0")]:
+                new = new.replace(a, b)
+        out["model.diffusion_model." + new] = p
+    levels = 1 + max(int(n.split(".")[2]) for n in vae if n.startswith("decoder.up_blocks"))
+    for name, p in vae.items():
+        new = name
+        if ".mid_block.attentions.0." in name:
+            head, rest = name.split(".mid_block.attentions.0.")
+            for a, b in [("group_norm", "norm"), ("to_q", "q"), ("to_k", "k"), ("to_v", "v"), ("to_out.0", "proj_out")]:
+                rest = rest.replace(a, b)
+            p = p[:, :, None, None] if p.dim() == 2 else p
+            new = f"{head}.mid.attn_1.{rest}"
+        elif ".mid_block.resnets." in name:
+            head, rest = name.split(".mid_block.resnets.")
+            new = f"{head}.mid.block_{int(rest[0]) + 1}{rest[1:]}"
+        elif "_blocks." in name:
+            t = name.split(".")
+            level = int(t[2]) if t[1] == "down_blocks" else levels - 1 - int(t[2])
+            way = t[1][: -len("_blocks")]
+            if t[3] == "resnets":
+                rest = ".".join(t[5:]).replace("conv_shortcut", "nin_shortcut")
+                new = f"{t[0]}.{way}.{level}.block.{t[4]}.{rest}"
+            else:
+                new = f"{t[0]}.{way}.{level}.{way}sample.conv.{t[-1]}"
+        new = new.replace("conv_norm_out", "norm_out")
+        out["first_stage_model." + new] = p
+    if not open_clip:
+        out |= {"cond_stage_model.transformer." + n: p for n, p in text.items()}
+        return out
+    head = "cond_stage_model.model."
+    bare = {n.removeprefix("text_model."): p for n, p in text.items()}
+    out[head + "token_embedding.weight"] = bare.pop("embeddings.token_embedding.weight")
+    out[head + "positional_embedding"] = bare.pop("embeddings.position_embedding.weight")
+    layers = 1 + max(int(n.split(".")[2]) for n in bare if n.startswith("encoder.layers"))
+    for kind in ("weight", "bias"):
+        out[head + f"ln_final.{kind}"] = bare.pop(f"final_layer_norm.{kind}")
+        for i in range(layers):
+            old, new = f"encoder.layers.{i}.", head + f"transformer.resblocks.{i}."
+            qkv = [bare.pop(f"{old}self_attn.{x}_proj.{kind}") for x in "qkv"]
+            out[f"{new}attn.in_proj_{kind}"] = torch.cat(qkv)
+            for a, b in [("self_attn.out_proj", "attn.out_proj"), ("layer_norm1", "ln_1"), ("layer_norm2", "ln_2"),
+                         ("mlp.fc1", "mlp.c_fc"), ("mlp.fc2", "mlp.c_proj")]:
+                out[f"{new}{b}.{kind}"] = bare.pop(f"{old}{a}.{kind}")
+            # A last block that Stable Diffusion 2 does not use.
+            if i == layers - 1:
+                for n in [n for n in out if n.startswith(new)]:
+                    out[n.replace(f"resblocks.{i}.", f"resblocks.{layers}.")] = torch.ones_like(out[n])
+    assert not bare, bare.keys()
+    return out
+
+
+def single_file(name, second):
+    """A whole checkpoint under the original names."""
+    from diffusers.loaders import single_file_utils as convert
+
+    context = 12
+    unet_config = dict(
+        UNET, **CROSS, attention_head_dim=1 if second else 8, use_linear_projection=second
+    )
+    unet_config |= dict(layers_per_block=2, norm_num_groups=8)
+    unet = randomise(UNet2DConditionModel(**unet_config))
+    vae = randomise(AutoencoderKL(
+        block_out_channels=(8, 16), down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2, norm_num_groups=8, latent_channels=4, layers_per_block=2,
+    ))
+    text = randomise(CLIPTextModel(CLIPTextConfig(
+        vocab_size=40, hidden_size=8 if second else 12, intermediate_size=16, num_hidden_layers=2,
+        num_attention_heads=1, max_position_embeddings=10, hidden_act="gelu" if second else "quick_gelu",
+        bos_token_id=38, eos_token_id=2,
+    )))
+    text_dict = {"text_model." + k.removeprefix("text_model."): v for k, v in text.state_dict().items()}
+    text_dict = {k: v for k, v in text_dict.items() if "position_ids" not in k}
+    file = original_names(unet.state_dict(), vae.state_dict(), text_dict, second)
+    back = convert.convert_ldm_unet_checkpoint(dict(file), dict(unet.config))
+    assert set(back) == set(unet.state_dict()), set(back) ^ set(unet.state_dict())
+    assert all(torch.equal(back[k], v) for k, v in unet.state_dict().items())
+    back = convert.convert_ldm_vae_checkpoint(dict(file), dict(vae.config))
+    assert set(back) == set(vae.state_dict()), set(back) ^ set(vae.state_dict())
+    assert all(torch.equal(back[k].flatten(), v.flatten()) for k, v in vae.state_dict().items())
+    (HERE / name).mkdir(exist_ok=True)
+    file["alphas_cumprod"] = torch.zeros(1000)
+    save_file({k: v.half().contiguous() for k, v in file.items()}, HERE / name / "model.safetensors")
+    ids = torch.tensor([[38, 5, 6, 7, 39, 39, 39, 39, 39, 39]])
+    inputs = {
+        "input_ids": ids,
+        "sample": normal(1, 4, 8, 8, key=1),
+        "timestep": torch.tensor([981.0]),
+        "encoder_hidden_states": normal(1, 5, context, key=2),
+        "image": normal(1, 3, 8, 8, key=5),
+        "latent": normal(1, 4, 4, 4, key=6),
+    }
+    with torch.no_grad():
+        outputs = {
+            "text_hidden_states": text(ids).last_hidden_state,
+            "noise_pred": unet(inputs["sample"], inputs["timestep"], inputs["encoder_hidden_states"]).sample,
+            "latent_mean": vae.encode(inputs["image"]).latent_dist.mean,
+            "decoded": vae.decode(inputs["latent"]).sample,
+        }
+    write(name, inputs | outputs)
+
+
 def main():
+    lora("lora", "sd1")
+    single_file("single1", False)
+    single_file("single2", True)
     for name, config in UNETS.items():
         unet(name, config)
     vae("vae")

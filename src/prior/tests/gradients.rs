@@ -40,7 +40,8 @@ fn check(vars: &BTreeMap<String, Var>, f: impl Fn() -> Tensor) {
 #[test]
 fn unet_gradients_are_exact() {
     let (store, unet) = unet_store(DType::F64, true);
-    let x = Var::from_tensor(&normal(&[2, 4, 8, 8], 0, DType::F64)).unwrap();
+    // The rays are inputs like the latents here: `forward` would compute them from the camera as data.
+    let x = Var::from_tensor(&normal(&[2, 10, 8, 8], 0, DType::F64)).unwrap();
     let context = Var::from_tensor(&normal(&[2, 3, 8], 1, DType::F64)).unwrap();
     let camera = Var::from_tensor(&normal(&[2, 16], 2, DType::F64)).unwrap();
     let weight = normal(&[2, 4, 8, 8], 3, DType::F64);
@@ -50,7 +51,8 @@ fn unet_gradients_are_exact() {
     vars.insert("(context)".into(), context.clone());
     vars.insert("(camera)".into(), camera.clone());
     check(&vars, || {
-        let y = unet.forward(&x, &t, &context, Some(&camera)).unwrap();
+        let inputs = UnetInputs { class_labels: Some(&camera), ..UnetInputs::new(&x, &t, &context) };
+        let y = unet.predict(&inputs).unwrap();
         (y * &weight).unwrap().sum_all().unwrap()
     });
 }

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use candle_core::{DType, Device, Tensor};
 
 use super::text::{TextConfig, TextEncoder};
-use super::unet::{Unet, UnetConfig};
+use super::unet::{Unet, UnetConfig, UnetInputs};
 use super::vae::{Vae, VaeConfig};
 use super::weights::Store;
 use crate::Result;

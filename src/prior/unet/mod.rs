@@ -103,7 +103,7 @@ impl Unet {
     }
 
     /// [`Unet::predict`] without extras but `class_labels`; with the camera's rays added to `x`
-    /// (`[B, latent channels, h, w]`) where the config asks for them.
+    /// (`[B, latent channels, h, w]`) where the config asks for them; the rays pass no gradient on.
     ///
     /// # Errors
     /// As [`Unet::predict`].
