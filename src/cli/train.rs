@@ -19,6 +19,18 @@ pub enum TrainCommand {
     Data(DataArgs),
     /// Draw a sheet of samples of a prior: one row a prompt, views around the object.
     Samples(SamplesArgs),
+    /// Draw the losses of a run as an SVG picture.
+    Curves(CurvesArgs),
+}
+
+/// Options of `gen3d train curves`.
+#[derive(Debug, Args)]
+pub struct CurvesArgs {
+    /// The run's log, metrics.jsonl
+    metrics: PathBuf,
+    /// The picture to write (SVG)
+    #[arg(long)]
+    out: PathBuf,
 }
 
 /// Options of `gen3d train prior`.
@@ -117,6 +129,9 @@ pub fn run(command: TrainCommand) -> Result<()> {
         TrainCommand::Prior(args) => prior(args),
         TrainCommand::Data(args) => data(&args),
         TrainCommand::Samples(args) => sheet(&args),
+        TrainCommand::Curves(args) => {
+            crate::asset::replace(&args.out, train::curves::svg(&args.metrics)?.as_bytes())
+        }
     }
 }
 

@@ -56,14 +56,17 @@ pub struct SdsConfig {
 }
 
 impl Default for SdsConfig {
+    /// For the embedded prior, which is told the camera: its answers agree between views by themselves,
+    /// and little guidance keeps the colours it has learned. (Priors that are not told the camera want
+    /// 7.5 to 100.)
     fn default() -> Self {
         Self {
-            guidance_scale: 10.0,
+            guidance_scale: 2.5,
             guidance_rescale: 0.0,
             negative_prompt: String::new(),
             weighting: Weighting::Sigma2,
             max_gradient_rms: 0.0,
-            timesteps: TimestepRange::default(),
+            timesteps: TimestepRange { max: [0.98, 0.3], ..TimestepRange::default() },
         }
     }
 }

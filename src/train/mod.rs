@@ -1,6 +1,7 @@
 //! Training of the embedded models: data, VAE, text encoder and U-Net.
 
 pub mod config;
+pub mod curves;
 pub mod data;
 mod picture_cache;
 pub mod pictures;
