@@ -61,7 +61,7 @@ impl Default for SdsConfig {
     /// 7.5 to 100.)
     fn default() -> Self {
         Self {
-            guidance_scale: 2.5,
+            guidance_scale: 1.5,
             guidance_rescale: 0.0,
             negative_prompt: String::new(),
             weighting: Weighting::Sigma2,
