@@ -3,6 +3,7 @@
 //! A prior is a folder in diffusers' layout: `model_index.json`, `tokenizer/`, `text_encoder/`,
 //! `unet/`, `vae/`, `scheduler/`. The embedded one (`models/mini`) is read by the same code.
 
+pub mod autoencoder_tiny;
 pub mod control;
 pub mod files;
 pub mod layers;
@@ -12,7 +13,6 @@ pub mod schedule;
 mod single_config;
 pub mod single_file;
 pub mod text;
-pub mod tiny;
 pub mod tokenizer;
 pub mod unet;
 pub mod vae;

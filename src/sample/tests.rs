@@ -253,8 +253,6 @@ fn stochastic_samplers_reach_the_data_distribution() {
         let (em, ev) = (5.0 * s / (n as f64).sqrt(), 5.0 * s / (2.0 * n as f64).sqrt());
         assert!((m - mean).abs() < em + bias, "{sampler:?}: mean {m}");
         assert!((v.sqrt() - s).abs() < ev + bias, "{sampler:?}: deviation {}", v.sqrt());
-        // Not by standing still: what it starts from is wider.
-        assert!(v.sqrt() < 0.6, "{sampler:?}");
     }
 }
 
@@ -362,6 +360,8 @@ fn every_named_sampler_draws_from_the_data() {
         let steps = if name == "lcm" { 4 } else { 100 };
         let (sampler, path) = sampler::by_name(name, &schedule, steps).unwrap();
         let (m, v) = moments(&run(&sampler, &model, &noise(4000), &path));
+        // Five standard errors are .04; first-order methods are that much off again at 100 steps, and
+        // what N(0, 1) lacks of the true start is .05 in the mean.
         assert!((m - 0.7).abs() < 0.12, "{name}: mean {m}");
         // A consistency model's answers to a Gaussian's mean predictor are too narrow: it is none.
         assert!(name == "lcm" || (v.sqrt() - 0.5).abs() < 0.06, "{name}: deviation {}", v.sqrt());

@@ -181,7 +181,7 @@ impl<'a> Training<'a> {
     pub fn run(&mut self, run: &mut Run, publish: &dyn Fn(&Trained) -> Result<()>) -> Result<()> {
         let u = self.config.unet.clone();
         let first = run.restore(CHECKPOINT, &mut self.adam)?;
-        let mut mean = 0.0;
+        let (mut sum, mut counted) = (0.0, 0u32);
         let pools = pools(u.parts.min(u.batch))?;
         for step in first..u.steps {
             let (value, gradients) = self.gradients(step, &pools)?;
@@ -191,11 +191,13 @@ impl<'a> Training<'a> {
             }
             let rate = learning_rate(step, u.steps, u.warmup, u.learning_rate);
             self.adam.step_sum(&gradients.iter().collect::<Vec<_>>(), rate)?;
-            mean += value / 50.0;
+            (sum, counted) = (sum + value, counted + 1);
             (run.progress)("u-net", step + 1, u.steps, value);
             if (step + 1) % 50 == 0 {
+                // After a resume the first mean is of fewer than 50 steps.
+                let mean = sum / f64::from(counted);
                 run.log(&json!({"stage": "unet", "step": step + 1, "loss": mean, "lr": rate}))?;
-                mean = 0.0;
+                (sum, counted) = (0.0, 0);
             }
             let stopped = run.stopped();
             if stopped || (step + 1) % CHECKPOINT_EVERY == 0 || step + 1 == u.steps {

@@ -2,10 +2,11 @@
 
 mod gradients;
 mod loading;
+mod openings;
 
 use std::collections::HashMap;
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Device, Tensor, Var};
 
 use super::text::{TextConfig, TextEncoder};
 use super::unet::{Unet, UnetConfig, UnetInputs};

@@ -162,10 +162,9 @@ impl Sampler {
         let steps = trajectory.steps();
         for (index, pair) in trajectory.levels.windows(2).enumerate() {
             let (from, to) = (pair[0], pair[1]);
-            let mut now = evaluate(predictor, &x, from, trajectory)?;
+            let now = evaluate(predictor, &x, from, trajectory)?;
             if let Self::UniPc { .. } = self {
                 x = corrector.correct(x, &now, &past)?;
-                now.level = from;
             }
             let step = Step { predictor, trajectory, index, from, to, x: &x, now, past: &past, noise };
             let next = match self {

@@ -55,16 +55,20 @@ pub(super) fn runge_kutta45(
     let mut y = x.affine(1.0 / levels[0].alpha(), 0.0)?;
     let mut h: f64 = (end - u) / 20.0;
     let mut step = 0;
+    // The last stage of a step is the first of the next.
+    let (mut first, _) = slope(&y, u)?;
     while u > end + 1e-12 {
         h = h.max(end - u);
-        let mut stages: Vec<Tensor> = Vec::with_capacity(7);
-        let mut at = y.clone();
-        for (c, row) in C.iter().zip(&A) {
+        let mut stages: Vec<Tensor> = vec![first.clone()];
+        let (mut at, mut seen) = (y.clone(), None);
+        for (c, row) in C.iter().zip(&A).skip(1) {
             at = y.clone();
             for (stage, a) in stages.iter().zip(row) {
                 at = mix(1.0, &at, h * a, stage)?;
             }
-            stages.push(slope(&at, u + c * h)?.0);
+            let (stage, evaluated) = slope(&at, u + c * h)?;
+            stages.push(stage);
+            seen = Some(evaluated);
         }
         let mut error = y.zeros_like()?;
         for (stage, e) in stages.iter().zip(ERROR) {
@@ -78,9 +82,11 @@ pub(super) fn runge_kutta45(
         // Single-precision predictors cannot meet any tolerance: a step never shrinks below 1e-6.
         if off <= 1.0 || h.abs() < 1e-6 {
             (u, y, step) = (u + h, at, step + 1);
-            let (_, seen) = slope(&y, u)?;
-            let x = y.affine(seen.level.alpha(), 0.0)?;
-            observe(Progress { step, steps: trajectory.steps().max(step), x: &x, x0: &seen.x0 })?;
+            first = stages.swap_remove(6);
+            if let Some(seen) = seen {
+                let x = y.affine(seen.level.alpha(), 0.0)?;
+                observe(Progress { step, steps: trajectory.steps().max(step), x: &x, x0: &seen.x0 })?;
+            }
         }
         h *= (0.9 * off.max(1e-10).powf(-0.2)).clamp(0.2, 5.0);
     }
