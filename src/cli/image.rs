@@ -8,17 +8,18 @@ use glam::Vec3;
 use image::{GrayImage, RgbImage};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use crate::paint::{Painting, Start, paint, png_with_text};
+use crate::paint::{Painting, Start, control, paint, png_with_text};
 use crate::prior::Prior;
 use crate::render::camera::Camera;
 use crate::render::sheet::contact_sheet;
+use crate::sample::Control;
 use crate::sample::guidance::Guidance;
 use crate::{Error, Result, asset};
 
 /// Options of `gen3d image`.
 #[derive(Debug, Args)]
 pub(crate) struct ImageArgs {
-    /// What to show
+    /// What to show; `(words:1.3)` weigh more, `(words:0.7)` less
     prompt: String,
     /// The picture to write (PNG); several pictures become one grid
     #[arg(short, long, value_name = "FILE")]
@@ -57,8 +58,23 @@ pub(crate) struct ImageArgs {
     #[arg(long, default_value = "mini", value_name = "mini|DIR")]
     prior: String,
     /// Adapters to merge into the prior, with a weight (1 if not given); may be given several times
-    #[arg(long, value_name = "FILE[:WEIGHT]", value_parser = lora)]
+    #[arg(long, value_name = "FILE[:WEIGHT]", value_parser = weighted)]
     lora: Vec<(PathBuf, f64)>,
+    /// Another autoencoder for the same latents (a folder), such as a tiny one
+    #[arg(long, value_name = "DIR")]
+    vae: Option<PathBuf>,
+    /// Blocks at the end of the text encoder to leave out
+    #[arg(long, default_value_t = 0)]
+    clip_skip: usize,
+    /// Networks that let a picture steer, with a scale (1 if not given); may be given several times
+    #[arg(long, value_name = "DIR[:SCALE]", value_parser = weighted)]
+    controlnet: Vec<(PathBuf, f64)>,
+    /// The picture of each of them; `canny:FILE` finds the edges first
+    #[arg(long, value_name = "FILE|canny:FILE")]
+    control_image: Vec<String>,
+    /// Let the control picture work without a prompt
+    #[arg(long)]
+    guess_mode: bool,
     /// A picture to start from
     #[arg(long, value_name = "FILE")]
     init: Option<PathBuf>,
@@ -83,18 +99,22 @@ pub(crate) fn run(args: &ImageArgs) -> Result<()> {
         return Err(Error::invalid("prompt", "is empty").hint("say what to show"));
     }
     let start = start(args)?;
-    let prior = Prior::load_with(&args.prior, &args.lora, &Device::Cpu)?;
+    let mut prior = Prior::load_with(&args.prior, &args.lora, &Device::Cpu)?;
+    if let Some(vae) = &args.vae {
+        prior = prior.with_vae(vae, &Device::Cpu)?;
+    }
     let unknown = prior.unknown_words(&args.prompt);
     if !unknown.is_empty() {
         eprintln!("warning: the prior does not know: {}", unknown.join(", "));
     }
     let what = painting(args, &prior, start);
+    let controls = controls(args, &prior, what.size)?;
     let bar = ProgressBar::with_draw_target(None, target(args.quiet));
     if let Ok(style) = ProgressStyle::with_template("{msg} {wide_bar} {pos}/{len}, {eta} left") {
         bar.set_style(style);
     }
     bar.set_message("painting");
-    let pictures = paint(&prior, &what, &mut |step, of| {
+    let pictures = paint(&prior, &what, &controls, &mut |step, of| {
         bar.set_length(of as u64);
         bar.set_position(step as u64);
         Ok(())
@@ -125,7 +145,25 @@ fn painting(args: &ImageArgs, prior: &Prior, start: Option<Start>) -> Painting {
         seed: args.seed,
         cameras: if prior.is_camera_conditioned() { cameras.collect() } else { Vec::new() },
         start,
+        clip_skip: args.clip_skip,
     }
+}
+
+fn controls(args: &ImageArgs, prior: &Prior, size: (u32, u32)) -> Result<Vec<Control>> {
+    if args.controlnet.len() != args.control_image.len() {
+        let (nets, pictures) = (args.controlnet.len(), args.control_image.len());
+        return Err(Error::invalid("--control-image", format!("{pictures} for {nets} --controlnet"))
+            .hint("give one picture to each network, in the same order"));
+    }
+    let pairs = args.controlnet.iter().zip(&args.control_image);
+    let one = |((dir, scale), picture): (&(PathBuf, f64), &String)| {
+        let picture = match picture.strip_prefix("canny:") {
+            Some(file) => control::edges(&open(Path::new(file))?.to_rgb8()),
+            None => open(Path::new(picture))?.to_rgb8(),
+        };
+        control::load(dir, prior, &picture, size, *scale, args.guess_mode)
+    };
+    pairs.map(one).collect()
 }
 
 /// What it takes to paint the same again, as JSON.
@@ -142,7 +180,12 @@ fn settings(args: &ImageArgs, what: &Painting, prior: &Prior) -> String {
         "seed": what.seed,
         "azimuth": args.azimuth,
         "elevation": args.elevation,
+        "clip_skip": args.clip_skip,
         "lora": args.lora,
+        "vae": args.vae,
+        "controlnet": args.controlnet,
+        "control_image": args.control_image,
+        "guess_mode": args.guess_mode,
         "init": args.init,
         "strength": args.init.as_ref().map(|_| args.strength),
         "mask": args.mask,
@@ -194,13 +237,15 @@ fn size(text: &str) -> std::result::Result<(u32, u32), String> {
     }
 }
 
-/// `file.safetensors` or `file.safetensors:0.8`.
-fn lora(text: &str) -> std::result::Result<(PathBuf, f64), String> {
+/// `path` or `path:0.8`; a file whose name ends so must be given its weight too.
+fn weighted(text: &str) -> std::result::Result<(PathBuf, f64), String> {
     match text.rsplit_once(':') {
-        Some((path, weight)) if path.ends_with(".safetensors") => match weight.parse::<f64>() {
-            Ok(weight) if weight.is_finite() => Ok((path.into(), weight)),
-            _ => Err(format!("{weight:?} is no weight")),
-        },
+        Some((path, weight)) if !path.is_empty() && !weight.contains(['/', '\\']) => {
+            match weight.parse::<f64>() {
+                Ok(weight) if weight.is_finite() => Ok((path.into(), weight)),
+                _ => Err(format!("{weight:?} is no weight")),
+            }
+        }
         _ => Ok((text.into(), 1.0)),
     }
 }

@@ -11,8 +11,10 @@ use crate::config::Config;
 use crate::distill::Sds;
 use crate::distill::view::{View, ViewPrompts};
 use crate::prior::Prior;
+use crate::prior::conditioning::Conditioning;
 use crate::render::camera::Camera;
-use crate::sample::guidance::{self, Branch, ConditionedPredictor, Guided};
+use crate::sample::UnetPredictor;
+use crate::sample::guidance::{self, Guided};
 use crate::{Error, Result};
 
 /// A prior with a prompt.
@@ -20,10 +22,10 @@ pub(super) struct LatentGuide {
     prior: Prior,
     sds: Sds,
     guidance: guidance::Guidance,
-    /// `[1, L, D]` of the negative prompt.
-    without: Tensor,
-    /// `[1, L, D]` of the prompt: one for a prior that is told the camera, else one a [`View`].
-    with: Vec<Tensor>,
+    /// The negative prompt.
+    without: Conditioning,
+    /// The prompt: one for a prior that is told the camera, else one a [`View`].
+    with: Vec<Conditioning>,
     seed: u64,
 }
 
@@ -34,18 +36,28 @@ impl LatentGuide {
     /// Unknown prior, damaged weights, a picture size that the prior cannot take.
     pub(super) fn load(config: &Config, prompt: &str) -> Result<Self> {
         let prior = Prior::load(&config.prior, &Device::Cpu)?;
-        let factor = prior.vae.config.factor() as u32;
+        if prior.unet.config.latent_channels() != prior.vae.latent_channels() {
+            return Err(Error::invalid(
+                "--prior",
+                "is an inpainting model, which needs a picture to fill in",
+            )
+            .hint("`gen3d image --init --mask` uses it; 3D needs a model that draws from noise"));
+        }
+        let factor = prior.vae.factor() as u32;
         if !config.camera.size.is_multiple_of(factor) {
             let reason = format!("{} is no multiple of {factor}, the prior's factor", config.camera.size);
             return Err(Error::invalid("camera.size", reason));
         }
-        let encode = |text: &str| prior.encode_prompt(text, &Device::Cpu);
-        let with = if prior.is_camera_conditioned() {
-            vec![encode(prompt)?]
+        let mut texts = vec![config.sds.negative_prompt.clone()];
+        if prior.is_camera_conditioned() {
+            texts.push(prompt.to_owned());
         } else {
             let words = ViewPrompts::default();
-            View::ALL.iter().map(|v| encode(&words.prompt(prompt, *v))).collect::<Result<_>>()?
-        };
+            texts.extend(View::ALL.iter().map(|v| words.prompt(prompt, *v)));
+        }
+        let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+        let mut with = prior.encode_texts(&texts, &Device::Cpu)?;
+        let without = with.remove(0);
         let guidance = guidance::Guidance {
             rescale: config.sds.guidance_rescale,
             ..guidance::Guidance::scale(config.sds.guidance_scale)
@@ -53,7 +65,7 @@ impl LatentGuide {
         Ok(Self {
             sds: Sds::new(prior.schedule.clone(), config.sds.loss())?,
             guidance,
-            without: encode(&config.sds.negative_prompt)?,
+            without,
             with,
             prior,
             seed: config.seed,
@@ -70,19 +82,19 @@ impl LatentGuide {
         self.prior.image_size()
     }
 
-    /// `[B, L, D]`: the prompt as it reads for each camera.
-    fn prompts(&self, cameras: &[Camera]) -> Result<Tensor> {
+    /// The prompt as it reads for each camera.
+    fn prompts(&self, cameras: &[Camera]) -> Result<Conditioning> {
         let words = ViewPrompts::default();
-        let rows: Vec<&Tensor> = cameras
+        let rows: Vec<Conditioning> = cameras
             .iter()
             .map(|camera| {
                 let (azimuth, elevation) = angles(camera);
                 let view = words.view(azimuth, elevation);
                 let row = View::ALL.iter().position(|v| *v == view).unwrap_or(0);
-                self.with.get(row).unwrap_or(&self.with[0])
+                self.with.get(row).unwrap_or(&self.with[0]).clone()
             })
             .collect();
-        Ok(Tensor::cat(&rows, 0)?)
+        Conditioning::stack(&rows)
     }
 }
 
@@ -95,11 +107,10 @@ impl Guide for LatentGuide {
         let shape = (views.cameras.len(), 3, views.size, views.size);
         let pixels = Var::from_vec(views.pixels.to_vec(), shape, &Device::Cpu)?;
         let z = timings.time("optimize.encode", || self.prior.vae.encode_mean(pixels.as_tensor()))?;
-        let model = Conditioned {
-            guide: self,
-            with: self.prompts(views.cameras)?,
-            cameras: embeddings(views.cameras)?,
-        };
+        let mut model = UnetPredictor::new(&self.prior, self.without.clone(), self.prompts(views.cameras)?);
+        if self.prior.is_camera_conditioned() {
+            model.cameras = Some(embeddings(views.cameras)?);
+        }
         let predictor = Guided { model: &model, guidance: &self.guidance };
         let sds = timings.time("optimize.unet", || {
             self.sds.gradient(&z, &predictor, views.step, views.progress, self.seed)
@@ -111,36 +122,6 @@ impl Guide for LatentGuide {
             rms: (sds.rms.iter().sum::<f64>() / batch as f64) as f32,
             timestep: sds.t.iter().sum::<f32>() / batch as f32,
         })
-    }
-}
-
-/// The U-Net under the conditioning of one step's views.
-struct Conditioned<'a> {
-    guide: &'a LatentGuide,
-    with: Tensor,
-    cameras: Tensor,
-}
-
-impl ConditionedPredictor for Conditioned<'_> {
-    fn predict(&self, x_t: &Tensor, t: &[f32], branches: &[Branch]) -> Result<Tensor> {
-        let prior = &self.guide.prior;
-        let batch = t.len() / branches.len().max(1);
-        let contexts = branches.iter().map(|branch| match branch {
-            Branch::Conditional => Ok(self.with.clone()),
-            Branch::Unconditional => {
-                let (_, l, d) = self.guide.without.dims3()?;
-                Ok(self.guide.without.expand((batch, l, d))?)
-            }
-            Branch::Negative(i) => Err(Error::invalid("branch", format!("no negative view {i}"))),
-        });
-        let context = Tensor::cat(&contexts.collect::<Result<Vec<_>>>()?, 0)?.contiguous()?;
-        let cameras = match prior.is_camera_conditioned() {
-            true => Some(Tensor::cat(&vec![&self.cameras; branches.len()], 0)?),
-            false => None,
-        };
-        let time = Tensor::from_vec(t.to_vec(), t.len(), x_t.device())?;
-        let output = prior.unet.forward(x_t, &time, &context, cameras.as_ref())?;
-        prior.schedule.to_epsilon(&output, x_t, t)
     }
 }
 

@@ -1,32 +1,24 @@
 //! Pictures of a prompt: from noise, from a picture, or into a hole of one.
 
+pub mod control;
 mod metadata;
+mod start;
 
 use candle_core::{D, Device, Tensor};
-use image::{GrayImage, RgbImage, imageops};
+use image::{RgbImage, imageops};
 
 pub use metadata::png_with_text;
+pub use start::Start;
 
 use crate::prior::Prior;
 use crate::render::camera::Camera;
 use crate::rng::{Rng, Stream};
 use crate::sample::guidance::{Guidance, Guided};
-use crate::sample::{NoisePredictor, Trajectory, UnetPredictor, sampler};
+use crate::sample::{Control, Trajectory, UnetPredictor, sampler};
 use crate::{Error, Result};
 
 /// Largest side of a picture.
 const MAX_SIDE: u32 = 2048;
-
-/// A picture to start from.
-#[derive(Debug, Clone)]
-pub struct Start {
-    /// Scaled to the wanted size.
-    pub picture: RgbImage,
-    /// 0..=1: the share of the noising process that is undone; 1 keeps nothing of the picture.
-    pub strength: f64,
-    /// White where something new is to appear; everywhere if absent.
-    pub mask: Option<GrayImage>,
-}
 
 /// What to paint.
 #[derive(Debug, Clone)]
@@ -51,11 +43,13 @@ pub struct Painting {
     pub cameras: Vec<Camera>,
     /// What to start from; noise if absent.
     pub start: Option<Start>,
+    /// Blocks at the end of the text encoder that are left out for the prompt.
+    pub clip_skip: usize,
 }
 
 impl Painting {
     fn check(&self, prior: &Prior) -> Result<()> {
-        let factor = prior.vae.config.factor() as u32;
+        let factor = prior.vae.factor() as u32;
         let (w, h) = self.size;
         if [w, h].iter().any(|s| *s == 0 || *s > MAX_SIDE || !s.is_multiple_of(factor)) {
             let why = format!("{w}×{h}: sides must be multiples of {factor}, at most {MAX_SIDE}");
@@ -72,6 +66,11 @@ impl Painting {
         {
             return Err(Error::invalid("--strength", "must be 0 to 1"));
         }
+        let masked = self.start.as_ref().is_some_and(|s| s.mask.is_some());
+        if prior.unet.config.latent_channels() != prior.vae.latent_channels() && !masked {
+            return Err(Error::invalid("--mask", "is missing: the prior is an inpainting model")
+                .hint("give the picture with --init and what to fill in, white, with --mask"));
+        }
         Ok(())
     }
 }
@@ -83,121 +82,87 @@ impl Painting {
 pub fn paint(
     prior: &Prior,
     what: &Painting,
+    controls: &[Control],
     progress: &mut dyn FnMut(usize, usize) -> Result<()>,
 ) -> Result<Vec<RgbImage>> {
     what.check(prior)?;
-    let device = Device::Cpu;
-    let embeddings: Vec<f32> = what.cameras.iter().flat_map(Camera::embedding).collect();
-    let model = UnetPredictor {
-        prior,
-        unconditional: prior.encode_prompt(&what.negative_prompt, &device)?,
-        conditional: prior.encode_prompt(&what.prompt, &device)?,
-        cameras: prior
-            .is_camera_conditioned()
-            .then(|| Tensor::from_vec(embeddings, (what.cameras.len(), 16), &device))
-            .transpose()?,
-    };
+    let z = paint_latents(prior, what, controls, &noise(prior, what)?, progress)?;
+    let pictures = pictures(&prior.vae.decode(&z)?)?;
+    Ok(match &what.start {
+        Some(start) => pictures.into_iter().map(|p| start.compose(p)).collect(),
+        None => pictures,
+    })
+}
+
+/// The latents `[count, c, h, w]` of the pictures, from given standard normal `noise` of that shape
+/// (samplers that add noise on the way still draw theirs by `what.seed`).
+///
+/// # Errors
+/// As [`paint`].
+pub fn paint_latents(
+    prior: &Prior,
+    what: &Painting,
+    controls: &[Control],
+    noise: &Tensor,
+    progress: &mut dyn FnMut(usize, usize) -> Result<()>,
+) -> Result<Tensor> {
+    let z0 = what.start.as_ref().map(|s| s.encode(prior, what.size)).transpose()?;
+    let model = predictor(prior, what, controls)?;
     let guided = Guided { model: &model, guidance: &what.guidance };
     let (sampler, mut path) = sampler::by_name(&what.sampler, &prior.schedule, what.steps)?;
-    let noise = noise(prior, what)?;
     let mut observe = |p: crate::sample::Progress<'_>| progress(p.step, p.steps);
-    let z = match &what.start {
-        None => sampler.sample(&guided, &noise, &path, what.seed, &mut observe)?,
-        Some(start) => {
-            let z0 = encode(prior, start, what)?;
-            path = late_part(path, start.strength);
-            let first = path.levels[0];
-            let x = ((&z0 * first.alpha())? + (&noise * first.sigma())?)?;
-            let keep = start.mask.as_ref().map(|m| kept(m, &z0)).transpose()?;
-            match keep {
-                None => sampler.sample(&guided, &x, &path, what.seed, &mut observe)?,
-                Some(keep) => {
-                    let filled =
-                        Inpainting { predictor: &guided, schedule: &prior.schedule, z0: &z0, keep: &keep };
-                    sampler.sample(&filled, &x, &path, what.seed, &mut observe)?
-                }
-            }
-        }
+    let (Some(start), Some(z0)) = (&what.start, &z0) else {
+        return sampler.sample(&guided, noise, &path, what.seed, &mut observe);
     };
-    let decoded = prior.vae.decode(&z)?;
-    let pictures = pictures(&decoded)?;
-    Ok(match what.start.as_ref() {
-        Some(Start { picture, mask: Some(mask), .. }) => {
-            pictures.iter().map(|p| compose(p, picture, mask)).collect()
-        }
-        _ => pictures,
-    })
+    path = late_part(path, start.strength);
+    // At full strength nothing of the picture is left, as in diffusers: no trace of it in x_T.
+    let first = path.levels[0];
+    let x = match start.strength {
+        1.0 => noise.clone(),
+        _ => (noise * first.sigma())?.broadcast_add(&(z0 * first.alpha())?)?,
+    };
+    // A model that is told the mask needs no help; others are held to what is known.
+    let Some(keep) = start.kept(z0)?.filter(|_| model.further.is_none()) else {
+        return sampler.sample(&guided, &x, &path, what.seed, &mut observe);
+    };
+    let z0 = z0.expand(x.shape())?.contiguous()?;
+    let filled = start::Inpainting { predictor: &guided, schedule: &prior.schedule, z0: &z0, keep: &keep };
+    sampler.sample(&filled, &x, &path, what.seed, &mut observe)
+}
+
+fn predictor<'a>(prior: &'a Prior, what: &Painting, controls: &'a [Control]) -> Result<UnetPredictor<'a>> {
+    let device = Device::Cpu;
+    // As in diffusers, the negative prompt passes through all blocks.
+    let texts = [(what.negative_prompt.as_str(), 0), (what.prompt.as_str(), what.clip_skip)];
+    let mut texts = prior.text.encode(&texts, &device)?;
+    let conditional = texts.pop().ok_or_else(|| Error::Failed("no text".into()))?;
+    let mut model = UnetPredictor::new(prior, texts.remove(0), conditional);
+    model.controls = controls;
+    if prior.is_camera_conditioned() {
+        let embeddings: Vec<f32> = what.cameras.iter().flat_map(Camera::embedding).collect();
+        model.cameras = Some(Tensor::from_vec(embeddings, (what.cameras.len(), 16), &device)?);
+    }
+    if prior.unet.config.latent_channels() != prior.vae.latent_channels() {
+        model.further = what.start.as_ref().map(|s| s.hole(prior, what.size)).transpose()?.flatten();
+    }
+    Ok(model)
 }
 
 /// Initial noise `[count, c, h, w]`.
 fn noise(prior: &Prior, what: &Painting) -> Result<Tensor> {
-    let factor = prior.vae.config.factor() as u32;
+    let factor = prior.vae.factor() as u32;
     let (w, h) = ((what.size.0 / factor) as usize, (what.size.1 / factor) as usize);
-    let shape = (what.count as usize, prior.vae.config.latent_channels, h, w);
+    let shape = (what.count as usize, prior.vae.latent_channels(), h, w);
     let values = Rng::new(what.seed, Stream::Sampler, 0).normals(0, shape.0 * shape.1 * h * w);
     Ok(Tensor::from_vec(values, shape, &Device::Cpu)?)
 }
 
 /// The last `strength` of a trajectory's steps, at least one.
 fn late_part(mut path: Trajectory, strength: f64) -> Trajectory {
-    let steps = ((path.steps() as f64 * strength).round() as usize).clamp(1, path.steps());
+    // Rounded down, as diffusers does.
+    let steps = ((path.steps() as f64 * strength) as usize).clamp(1, path.steps());
     path.levels.drain(..path.steps() - steps);
     path
-}
-
-/// Latents of the start, one copy a picture.
-fn encode(prior: &Prior, start: &Start, what: &Painting) -> Result<Tensor> {
-    let (w, h) = what.size;
-    let picture = imageops::resize(&start.picture, w, h, imageops::FilterType::CatmullRom);
-    let plane = (w * h) as usize;
-    let mut values = vec![0f32; 3 * plane];
-    for (i, pixel) in picture.pixels().enumerate() {
-        for c in 0..3 {
-            values[c * plane + i] = f32::from(pixel.0[c]) / 127.5 - 1.0;
-        }
-    }
-    let x = Tensor::from_vec(values, (1, 3, h as usize, w as usize), &Device::Cpu)?;
-    let z = prior.vae.encode_mean(&x)?;
-    let (_, c, h, w) = z.dims4()?;
-    Ok(z.expand((what.count as usize, c, h, w))?.contiguous()?)
-}
-
-/// 1 where the mask is black, shaped to broadcast over the latents.
-fn kept(mask: &GrayImage, z: &Tensor) -> Result<Tensor> {
-    let (_, _, h, w) = z.dims4()?;
-    let small = imageops::resize(mask, w as u32, h as u32, imageops::FilterType::Triangle);
-    let values: Vec<f32> = small.pixels().map(|p| if p.0[0] < 128 { 1.0 } else { 0.0 }).collect();
-    Ok(Tensor::from_vec(values, (1, 1, h, w), z.device())?)
-}
-
-/// A predictor that knows part of the answer: where `keep` is 1, ε is what leads to `z0`. Any sampler
-/// then keeps the known part at its noise level on the way and ends with it exactly.
-struct Inpainting<'a> {
-    predictor: &'a dyn NoisePredictor,
-    schedule: &'a crate::prior::schedule::Schedule,
-    z0: &'a Tensor,
-    keep: &'a Tensor,
-}
-
-impl NoisePredictor for Inpainting<'_> {
-    fn predict(&self, x_t: &Tensor, t: &[f32]) -> Result<Tensor> {
-        let free = self.predictor.predict(x_t, t)?;
-        let known = self.schedule.epsilon_from_sample(self.z0, x_t, t)?;
-        let open = self.keep.affine(-1.0, 1.0)?;
-        Ok((free.broadcast_mul(&open)? + known.broadcast_mul(self.keep)?)?)
-    }
-}
-
-/// The new picture where the mask is white, the old one elsewhere: the VAE has not touched it.
-fn compose(new: &RgbImage, old: &RgbImage, mask: &GrayImage) -> RgbImage {
-    let (w, h) = new.dimensions();
-    let old = imageops::resize(old, w, h, imageops::FilterType::CatmullRom);
-    let mask = imageops::resize(mask, w, h, imageops::FilterType::Triangle);
-    RgbImage::from_fn(w, h, |x, y| {
-        let m = f32::from(mask.get_pixel(x, y).0[0]) / 255.0;
-        let (a, b) = (new.get_pixel(x, y).0, old.get_pixel(x, y).0);
-        image::Rgb(std::array::from_fn(|c| (m * f32::from(a[c]) + (1.0 - m) * f32::from(b[c])).round() as u8))
-    })
 }
 
 /// Pictures of `[B, 3, H, W]` in −1..1.
@@ -207,6 +172,20 @@ fn pictures(x: &Tensor) -> Result<Vec<RgbImage>> {
     debug_assert_eq!(rows.dim(D::Minus1)? % w, 0);
     let rows = rows.to_vec2::<f32>()?;
     Ok(rows.iter().map(|v| picture(v, w as u32)).collect())
+}
+
+/// `[1, 3, H, W]` in −1..1 of a picture scaled to `size` (width, height).
+fn tensor(picture: &RgbImage, size: (u32, u32)) -> Result<Tensor> {
+    let (w, h) = size;
+    let picture = imageops::resize(picture, w, h, imageops::FilterType::CatmullRom);
+    let plane = (w * h) as usize;
+    let mut values = vec![0f32; 3 * plane];
+    for (i, pixel) in picture.pixels().enumerate() {
+        for c in 0..3 {
+            values[c * plane + i] = f32::from(pixel.0[c]) / 127.5 - 1.0;
+        }
+    }
+    Ok(Tensor::from_vec(values, (1, 3, h as usize, w as usize), &Device::Cpu)?)
 }
 
 /// A picture of `[3, height, width]` sRGB values in −1..1.

@@ -1,6 +1,7 @@
 use super::*;
 use crate::prior::Prior;
-use image::{Luma, Rgb};
+use crate::sample::NoisePredictor;
+use image::{GrayImage, Luma, Rgb};
 
 fn mini() -> Prior {
     Prior::load("mini", &Device::Cpu).unwrap()
@@ -19,11 +20,12 @@ fn painting(count: u32) -> Painting {
         seed: 4,
         cameras: (0..count).map(camera).collect(),
         start: None,
+        clip_skip: 0,
     }
 }
 
 fn run(prior: &Prior, what: &Painting) -> Vec<RgbImage> {
-    paint(prior, what, &mut |_, _| Ok(())).unwrap()
+    paint(prior, what, &[], &mut |_, _| Ok(())).unwrap()
 }
 
 fn distance(a: &RgbImage, b: &RgbImage) -> f64 {
@@ -39,7 +41,7 @@ fn a_picture_depends_on_the_seed_and_not_on_its_company() {
     assert_ne!(two[0], two[1]);
     assert_ne!(run(&prior, &Painting { seed: 5, ..painting(1) })[0], one[0]);
     let steps = std::cell::RefCell::new(Vec::new());
-    let stopped = paint(&prior, &painting(1), &mut |step, of| {
+    let stopped = paint(&prior, &painting(1), &[], &mut |step, of| {
         steps.borrow_mut().push((step, of));
         if step == 2 { Err(Error::Interrupted) } else { Ok(()) }
     });
@@ -97,7 +99,7 @@ fn the_known_part_of_latents_comes_out_exactly_with_any_sampler() {
     let schedule = Schedule::new(Config { set_alpha_to_one: true, ..Config::default() }).unwrap();
     let z0 = Tensor::new(&[[[[0.3f64, -2.0], [1.5, 0.1]]]], &Device::Cpu).unwrap();
     let keep = Tensor::new(&[[[[1f64, 0.0], [1.0, 0.0]]]], &Device::Cpu).unwrap();
-    let filled = Inpainting { predictor: &Zero, schedule: &schedule, z0: &z0, keep: &keep };
+    let filled = start::Inpainting { predictor: &Zero, schedule: &schedule, z0: &z0, keep: &keep };
     let x = Tensor::new(&[[[[1f64, 1.0], [1.0, 1.0]]]], &Device::Cpu).unwrap();
     for name in ["ddim", "ddpm", "dpm-solver++", "unipc"] {
         let (sampler, path) = sampler::by_name(name, &schedule, 10).unwrap();
@@ -122,7 +124,7 @@ fn settings_that_do_not_fit_are_refused() {
         Painting { guidance: Guidance::scale(f64::NAN), ..painting(1) },
     ];
     for what in bad {
-        let error = paint(&prior, &what, &mut |_, _| Ok(())).unwrap_err();
+        let error = paint(&prior, &what, &[], &mut |_, _| Ok(())).unwrap_err();
         assert!(error.is_usage(), "{what:?}: {error}");
     }
 }

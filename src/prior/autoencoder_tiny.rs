@@ -111,6 +111,11 @@ impl TinyConfig {
         }
         Ok(())
     }
+
+    /// Pixels a latent pixel, each way.
+    pub fn factor(&self) -> usize {
+        1 << (self.encoder_block_out_channels.len() - 1)
+    }
 }
 
 enum Step {
@@ -139,7 +144,7 @@ impl TinyVae {
         Ok(Self { encoder: encoder(&config, w)?, decoder: decoder(&config, w)?, config })
     }
 
-    /// Latents `[B, c, h, w]` (already of unit scale) of pictures `[B, 3, H, W]` in −1..1.
+    /// Latents `[B, c, h, w]` of pictures `[B, 3, H, W]` in −1..1.
     ///
     /// # Errors
     /// If shapes do not fit.

@@ -14,7 +14,7 @@ include!(concat!(env!("OUT_DIR"), "/mini.rs"));
 
 /// How weight files are called, before `.safetensors`.
 const WEIGHTS: [&str; 2] = ["diffusion_pytorch_model", "model"];
-const PARTS: [&str; 3] = ["text_encoder", "unet", "vae"];
+const PARTS: [&str; 4] = ["text_encoder", "text_encoder_2", "unet", "vae"];
 
 /// Where a prior's files are.
 pub enum Folder {
@@ -147,6 +147,7 @@ impl Folder {
                 "unet" => &s.parts.unet,
                 "vae" => &s.parts.vae,
                 "text_encoder" => &s.parts.text,
+                "text_encoder_2" => &s.parts.text2,
                 _ => return Err(Error::file(&s.file, format!("has no {part}"))),
             };
             return Ok((tensors.clone(), s.file.clone()));
@@ -157,6 +158,15 @@ impl Folder {
             all.extend(parse_safetensors(&self.bytes(name)?, &self.path(name))?);
         }
         Ok((renamed(all)?, self.path(&names[0])))
+    }
+
+    /// True if there is such a part.
+    pub fn has(&self, part: &str) -> bool {
+        match self {
+            Self::Single(s) if part == "text_encoder_2" => !s.parts.text2.is_empty(),
+            Self::Single(_) => PARTS.contains(&part),
+            _ => !self.listing(part).is_empty(),
+        }
     }
 
     /// Names of the files of a part, without the part.
@@ -222,21 +232,34 @@ impl Folder {
         Ok(shards.into_iter().map(|n| format!("{part}/{n}")).collect())
     }
 
-    /// SHA-256 over the weight files, hexadecimal.
+    /// SHA-256 over the weight files of a prior, hexadecimal.
     ///
     /// # Errors
     /// If one is missing.
     pub fn digest(&self) -> Result<String> {
+        let parts = PARTS.into_iter().filter(|p| *p != "text_encoder_2" || self.has(p));
+        self.digest_of(parts)
+    }
+
+    /// SHA-256 over the weight files of one part, hexadecimal.
+    ///
+    /// # Errors
+    /// If one is missing.
+    pub fn part_digest(&self, part: &str) -> Result<String> {
+        self.digest_of(std::iter::once(part))
+    }
+
+    fn digest_of<'a>(&self, parts: impl Iterator<Item = &'a str>) -> Result<String> {
         if let Self::Single(s) = self {
             return Ok(s.sha256.clone());
         }
         let mut hash = Sha256::new();
-        for part in PARTS {
+        for part in parts {
             for name in self.weight_files(part)? {
                 hash.update(self.bytes(&name)?);
             }
         }
-        Ok(hash.finalize().iter().map(|b| format!("{b:02x}")).collect())
+        Ok(format!("{:x}", hash.finalize()))
     }
 }
 

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Tensor};
 
+use super::single_file;
 use super::weights::read_safetensors;
 use crate::error::{Error, Result};
 
@@ -35,6 +36,8 @@ pub enum Part {
     Unet,
     /// `text_encoder`.
     Text,
+    /// `text_encoder_2` (SDXL).
+    Text2,
 }
 
 impl Part {
@@ -43,6 +46,7 @@ impl Part {
         match self {
             Self::Unet => (&["unet.", "base_model.model.unet."], &["lora_unet_"]),
             Self::Text => (&["text_encoder."], &["lora_te_", "lora_te1_"]),
+            Self::Text2 => (&["text_encoder_2."], &["lora_te2_"]),
         }
     }
 
@@ -100,11 +104,7 @@ impl Lora {
         if layers.is_empty() {
             return Err(Error::file(path, "holds no adapter"));
         }
-        let known = |n: &&String| {
-            let ours = [Part::Unet, Part::Text].iter().any(|p| p.owns(n));
-            // SDXL's second text encoder: no prior here has one yet.
-            ours || n.starts_with("text_encoder_2.") || n.starts_with("lora_te2_")
-        };
+        let known = |n: &String| [Part::Unet, Part::Text, Part::Text2].iter().any(|p| p.owns(n));
         if let Some(name) = layers.keys().find(|n| !known(n)) {
             return Err(Error::file(path, format!("{name} belongs to no part of a prior"))
                 .hint("names begin with unet., text_encoder., lora_unet_ or lora_te_"));
@@ -136,7 +136,12 @@ impl Lora {
             if key.ends_with("to_out") {
                 key += "_0";
             }
-            match known.get(&key) {
+            let found_layer = known.get(&key).or_else(|| {
+                // kohya's SDXL files number the blocks as the original code does.
+                let translated = single_file::underscored_layer(&key).filter(|_| part == Part::Unet)?;
+                known.get(&translated.replace('.', "_"))
+            });
+            match found_layer {
                 Some(layer) => found.push((name.as_str(), format!("{layer}.weight"))),
                 None => strange.push(name.as_str()),
             }

@@ -15,13 +15,16 @@ type Tensors = HashMap<String, Tensor>;
 /// # Errors
 /// [`Error::Invalid`] naming the tensor without which the shape of the model is not known.
 pub(super) fn configs(parts: &Parts) -> Result<HashMap<String, String>> {
-    let second = parts.second;
-    let configs = [
+    let (second, xl) = (parts.second, !parts.text2.is_empty());
+    let mut configs = vec![
         ("unet/config.json", unet(&parts.unet)?),
-        ("vae/config.json", vae(&parts.vae)?),
+        ("vae/config.json", vae(&parts.vae, xl)?),
         ("text_encoder/config.json", text(&parts.text, second)?),
         ("scheduler/scheduler_config.json", scheduler(second)),
     ];
+    if xl {
+        configs.push(("text_encoder_2/config.json", text(&parts.text2, true)?));
+    }
     Ok(configs.into_iter().map(|(name, value)| (name.to_owned(), value.to_string())).collect())
 }
 
@@ -61,7 +64,7 @@ fn unet(t: &Tensors) -> Result<Value> {
     let heads: Vec<usize> = channels.iter().map(|c| if linear { (c / 64).max(1) } else { 8 }).collect();
     let added = t.get("add_embedding.linear_1.weight").map(Tensor::dims);
     Ok(json!({
-        "sample_size": if linear { 96 } else { 64 },
+        "sample_size": if added.is_some() { 128 } else if linear { 96 } else { 64 },
         "in_channels": input.get(1),
         "out_channels": dims(t, "conv_out.weight")?[0],
         "block_out_channels": channels,
@@ -84,7 +87,7 @@ fn groups(channels: &[usize]) -> usize {
     [32, 16, 8, 4, 2].into_iter().find(|g| channels.iter().all(|c| c % g == 0)).unwrap_or(1)
 }
 
-fn vae(t: &Tensors) -> Result<Value> {
+fn vae(t: &Tensors, xl: bool) -> Result<Value> {
     let channels = widths(t, "encoder.down_blocks")?;
     let n = channels.len();
     Ok(json!({
@@ -94,7 +97,7 @@ fn vae(t: &Tensors) -> Result<Value> {
         "layers_per_block": count(t, "encoder.down_blocks.0.resnets"),
         "latent_channels": dims(t, "decoder.conv_in.weight")?.get(1),
         "norm_num_groups": groups(&channels),
-        "scaling_factor": 0.18215,
+        "scaling_factor": if xl { 0.13025 } else { 0.18215 },
         "down_block_types": vec!["DownEncoderBlock2D"; n],
         "up_block_types": vec!["UpDecoderBlock2D"; n],
     }))
@@ -103,8 +106,11 @@ fn vae(t: &Tensors) -> Result<Value> {
 fn text(t: &Tensors, second: bool) -> Result<Value> {
     let tokens = dims(t, "text_model.embeddings.token_embedding.weight")?;
     let width = tokens.get(1).copied().unwrap_or(0);
+    let projection = t.get("text_projection.weight").map(|p| p.dims()[0]);
+    let class = if projection.is_some() { "CLIPTextModelWithProjection" } else { "CLIPTextModel" };
     Ok(json!({
-        "architectures": ["CLIPTextModel"],
+        "architectures": [class],
+        "projection_dim": projection,
         "vocab_size": tokens[0],
         "hidden_size": width,
         "intermediate_size": dims(t, "text_model.encoder.layers.0.mlp.fc1.weight")?[0],

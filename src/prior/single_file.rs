@@ -15,7 +15,9 @@ pub struct Parts {
     pub vae: HashMap<String, Tensor>,
     /// `text_encoder`.
     pub text: HashMap<String, Tensor>,
-    /// The text encoder is `open_clip`'s: Stable Diffusion 2.
+    /// `text_encoder_2` (SDXL).
+    pub text2: HashMap<String, Tensor>,
+    /// The (only) text encoder is `open_clip`'s: Stable Diffusion 2.
     pub second: bool,
 }
 
@@ -25,6 +27,10 @@ const VAE: &str = "first_stage_model.";
 const CLIP: &str = "cond_stage_model.transformer.";
 /// CLIP as `open_clip` has it (Stable Diffusion 2).
 const OPEN_CLIP: &str = "cond_stage_model.model.";
+/// SDXL's first text encoder, as transformers has it.
+const XL_FIRST: &str = "conditioner.embedders.0.transformer.";
+/// SDXL's second text encoder, as `open_clip` has it.
+const XL_SECOND: &str = "conditioner.embedders.1.model.";
 
 /// True if these are the names of a single-file checkpoint.
 pub fn is_single_file<'a>(mut names: impl Iterator<Item = &'a String>) -> bool {
@@ -53,8 +59,14 @@ pub fn split(tensors: HashMap<String, Tensor>) -> Result<Parts> {
                 _ => tensor,
             };
             parts.vae.insert(new, tensor);
-        } else if let Some(rest) = name.strip_prefix(CLIP) {
+        } else if let Some(rest) = name.strip_prefix(CLIP).or_else(|| name.strip_prefix(XL_FIRST)) {
             parts.text.insert(rest.to_owned(), tensor);
+        } else if let Some(rest) = name.strip_prefix(XL_SECOND) {
+            if rest == "text_projection" {
+                parts.text2.insert("text_projection.weight".into(), tensor.t()?.contiguous()?);
+                continue;
+            }
+            open_clip(rest, tensor, &mut parts.text2).map_err(|e| e.unwrap_or_else(|| unknown(&name)))?;
         } else if let Some(rest) = name.strip_prefix(OPEN_CLIP) {
             parts.second = true;
             // Stable Diffusion 2 reads the last block but one: the last is not kept.
@@ -136,6 +148,37 @@ fn resnet(rest: &str) -> Option<String> {
         }
     }
     None
+}
+
+/// A layer of the U-Net as kohya's adapter files for SDXL call it, with underscores for dots
+/// (`input_blocks_4_1_transformer_blocks_0_attn1_to_q`), under diffusers' name; dots and underscores
+/// after the block's place stay as they are.
+pub(super) fn underscored_layer(name: &str) -> Option<String> {
+    let (side, rest) = ["input_blocks", "middle_block", "output_blocks"]
+        .iter()
+        .find_map(|side| Some((side, name.strip_prefix(side)?.strip_prefix('_')?)))?;
+    let (first, rest) = rest.split_once('_')?;
+    first.parse::<usize>().ok()?;
+    let (place, rest) = if *side == "middle_block" {
+        (first.to_owned(), rest)
+    } else {
+        let (second, rest) = rest.split_once('_')?;
+        second.parse::<usize>().ok()?;
+        (format!("{first}.{second}"), rest)
+    };
+    let new = unet(&format!("{side}.{place}.{}.", dotted(rest)))?;
+    Some(new.trim_end_matches('.').to_owned())
+}
+
+/// Residual blocks' layers have a number inside their name.
+fn dotted(rest: &str) -> String {
+    for old in ["in_layers_0", "in_layers_2", "emb_layers_1", "out_layers_0", "out_layers_3"] {
+        if rest == old {
+            let (head, number) = old.rsplit_once('_').unwrap_or((old, ""));
+            return format!("{head}.{number}");
+        }
+    }
+    rest.to_owned()
 }
 
 /// Number of resolutions: the decoder counts its levels from the other end.

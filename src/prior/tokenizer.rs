@@ -155,13 +155,36 @@ impl Tokenizer {
     /// # Errors
     /// If the text cannot be tokenized.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
+        let tokens: Vec<u32> = self.words(text)?.concat();
+        Ok(self.window(&tokens[..tokens.len().min(self.max_length - 2)]))
+    }
+
+    /// The text's tokens, word by word.
+    ///
+    /// # Errors
+    /// If the text cannot be tokenized.
+    pub fn words(&self, text: &str) -> Result<Vec<Vec<u32>>> {
         let encoding =
             self.hub.encode(text, false).map_err(|e| Error::invalid("prompt", format!("tokenizer: {e}")))?;
+        let mut words: Vec<Vec<u32>> = Vec::new();
+        let mut open = false;
+        for (id, token) in encoding.get_ids().iter().zip(encoding.get_tokens()) {
+            match words.last_mut().filter(|_| open) {
+                Some(word) => word.push(*id),
+                None => words.push(vec![*id]),
+            }
+            open = !token.ends_with(WORD_END);
+        }
+        Ok(words)
+    }
+
+    /// Start token, `tokens` (at most `max_length` − 2), end token, padding: `max_length` ids.
+    pub fn window(&self, tokens: &[u32]) -> Vec<u32> {
         let mut ids = vec![self.bos];
-        ids.extend(encoding.get_ids().iter().take(self.max_length - 2));
+        ids.extend(tokens.iter().take(self.max_length - 2));
         ids.push(self.eos);
         ids.resize(self.max_length, self.pad);
-        Ok(ids)
+        ids
     }
 }
 
@@ -219,6 +242,15 @@ mod tests {
         assert!(!ids[1..].iter().take(4).any(|&i| i == t.eos));
         let long = t.encode(&"blue ".repeat(500)).unwrap();
         assert_eq!((long.len(), long[15]), (16, t.eos));
+    }
+
+    #[test]
+    fn words_are_the_pieces_between_spaces() {
+        let t = trained();
+        let words = t.words("a zebra on macarons").unwrap();
+        assert_eq!(words.len(), 4, "{words:?}");
+        assert!(words[1].len() > 1 && words[0].len() == 1);
+        assert_eq!(t.window(&words.concat()), t.encode("a zebra on macarons").unwrap());
     }
 
     #[test]

@@ -3,14 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 
-use candle_core::{DType, Device, Tensor, Var};
+use candle_core::{DType, Tensor, Var};
 
+use super::autoencoder::Autoencoder;
 use super::control::ControlNet;
 use super::files::Folder;
+use super::network;
 use super::text::TextEncoder;
 use super::unet::{Added, Unet, UnetInputs};
-use super::vae::Vae;
-use super::weights::{Store, Weights, read_safetensors};
+use super::weights::read_safetensors;
 use crate::error::{Error, Result};
 
 /// One compared quantity.
@@ -153,22 +154,8 @@ fn relative_error(a: &Tensor, b: &Tensor) -> Result<f64> {
     Ok(if size == 0.0 { error } else { error / size })
 }
 
-/// A network of one part of the folder, its file checked for missing and unused tensors.
-fn load<C: serde::de::DeserializeOwned, N>(
-    folder: &Folder,
-    part: &str,
-    build: impl FnOnce(C, &Weights) -> Result<N>,
-) -> Result<N> {
-    let config = folder.config(&format!("{part}/config.json"))?;
-    let (tensors, path) = folder.tensors(part)?;
-    let store = Store::loaded(tensors, DType::F32, false, &Device::Cpu);
-    let network = build(config, &store.root())?;
-    store.finish(&path, |k| k.ends_with("position_ids"))?;
-    Ok(network)
-}
-
 fn text(folder: &Folder, reference: &mut Reference<'_>) -> Result<()> {
-    let encoder = load(folder, "text_encoder", TextEncoder::new)?;
+    let encoder = network(folder, "text_encoder", TextEncoder::new)?;
     let ids = reference.input("input_ids")?.to_dtype(DType::U32)?;
     let encoded = encoder.encode(&ids)?;
     reference.check("text_hidden_states", &encoded.last)?;
@@ -193,7 +180,7 @@ fn inputs<'a>(reference: &'a Reference<'_>) -> Result<UnetInputs<'a>> {
 }
 
 fn unet(folder: &Folder, reference: &mut Reference<'_>) -> Result<()> {
-    let unet = load(folder, "unet", Unet::new)?;
+    let unet = network(folder, "unet", Unet::new)?;
     let residuals = reference.list("down_residuals.")?;
     let prediction = unet.predict(&UnetInputs {
         down_residuals: &residuals,
@@ -204,7 +191,7 @@ fn unet(folder: &Folder, reference: &mut Reference<'_>) -> Result<()> {
 }
 
 fn control(folder: &Folder, reference: &mut Reference<'_>) -> Result<()> {
-    let net = load(folder, "controlnet", ControlNet::new)?;
+    let net = network(folder, "controlnet", ControlNet::new)?;
     let picture = reference.input("controlnet_cond")?;
     let residuals = net.forward(&inputs(reference)?, picture, 1.0, false)?;
     for (i, down) in residuals.down.iter().enumerate() {
@@ -214,9 +201,9 @@ fn control(folder: &Folder, reference: &mut Reference<'_>) -> Result<()> {
 }
 
 fn vae(folder: &Folder, reference: &mut Reference<'_>) -> Result<()> {
-    let vae = load(folder, "vae", Vae::new)?;
+    let vae = network(folder, "vae", Autoencoder::new)?;
     if reference.optional("latent_mean").is_some() {
-        let mean = vae.posterior(reference.input("image")?)?.mean;
+        let mean = vae.encode_unscaled(reference.input("image")?)?;
         reference.check("latent_mean", &mean)?;
     }
     if reference.optional("decoded").is_some() {
@@ -225,7 +212,7 @@ fn vae(folder: &Folder, reference: &mut Reference<'_>) -> Result<()> {
     }
     if reference.optional("grad_image").is_some() {
         let image = Var::from_tensor(reference.input("image")?)?;
-        let mean = vae.posterior(image.as_tensor())?.mean;
+        let mean = vae.encode_unscaled(image.as_tensor())?;
         let grads = (mean * reference.input("grad_latent")?)?.sum_all()?.backward()?;
         let grad = grads.get(image.as_tensor());
         let grad = grad.ok_or_else(|| Error::Failed("the encoder passes no gradient".into()))?;

@@ -21,7 +21,7 @@ use candle_core::Tensor;
 pub use noise::normal_like;
 pub use sampler::{Dpm, Progress, Sampler};
 pub use trajectory::{Level, Trajectory};
-pub use unet::UnetPredictor;
+pub use unet::{Control, UnetPredictor};
 
 use crate::Result;
 

@@ -1,45 +1,140 @@
 //! A prior's U-Net as a [`ConditionedPredictor`].
 
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
 
 use super::guidance::{Branch, ConditionedPredictor};
 use crate::error::{Error, Result};
 use crate::prior::Prior;
+use crate::prior::conditioning::Conditioning;
+use crate::prior::control::{ControlNet, Residuals};
+use crate::prior::schedule::per_sample;
+use crate::prior::unet::{Added, UnetInputs};
 
-/// ε̂ of a prior under given texts and cameras.
+/// ε̂ of a prior under given texts, cameras and control pictures.
 pub struct UnetPredictor<'a> {
     /// The prior.
     pub prior: &'a Prior,
-    /// Hidden states of the empty or negative prompt, `[1, L, D]`.
-    pub unconditional: Tensor,
-    /// Hidden states of the prompt, `[1, L, D]` or one a sample `[B, L, D]`.
-    pub conditional: Tensor,
+    /// The empty or negative prompt, one row.
+    pub unconditional: Conditioning,
+    /// The prompt: one row, or one a sample.
+    pub conditional: Conditioning,
     /// Cameras `[B, 16]`, for priors that take them.
     pub cameras: Option<Tensor>,
+    /// Further channels of the U-Net's input, `[1, n, h, w]` (inpainting models).
+    pub further: Option<Tensor>,
+    /// Pictures that steer.
+    pub controls: &'a [Control],
+}
+
+/// A `ControlNet` with its picture.
+pub struct Control {
+    /// The network.
+    pub net: ControlNet,
+    /// `[1, 3, H, W]` in 0..1.
+    pub picture: Tensor,
+    /// How much its residuals count; 1 as trained.
+    pub scale: f64,
+    /// Deeper residuals count more, and the unconditional answer none (diffusers' guess mode).
+    pub guess: bool,
+}
+
+impl<'a> UnetPredictor<'a> {
+    /// Texts only.
+    pub fn new(prior: &'a Prior, unconditional: Conditioning, conditional: Conditioning) -> Self {
+        Self { prior, unconditional, conditional, cameras: None, further: None, controls: &[] }
+    }
+
+    fn conditioning(&self, batch: usize, branches: &[Branch]) -> Result<Conditioning> {
+        let rows = branches.iter().map(|branch| match branch {
+            Branch::Unconditional => self.unconditional.rows(batch),
+            Branch::Conditional => self.conditional.rows(batch),
+            Branch::Negative(i) => {
+                Err(Error::invalid("guidance", format!("no text for negative branch {i}")))
+            }
+        });
+        Conditioning::stack(&rows.collect::<Result<Vec<_>>>()?)
+    }
+
+    /// SDXL's sizes: original and target are the picture's own, nothing is cropped.
+    fn time_ids(&self, x_t: &Tensor) -> Result<Tensor> {
+        let (rows, _, h, w) = x_t.dims4()?;
+        let factor = self.prior.vae.factor();
+        let (h, w) = ((h * factor) as f32, (w * factor) as f32);
+        Ok(Tensor::new(&[[h, w, 0.0, 0.0, h, w]], x_t.device())?.expand((rows, 6))?.contiguous()?)
+    }
+
+    /// The sum of all controls' residuals for `inputs`, whose `sample` is the U-Net's; `x_t` are the
+    /// latents alone.
+    fn residuals(
+        &self,
+        inputs: &UnetInputs<'_>,
+        x_t: &Tensor,
+        branches: &[Branch],
+    ) -> Result<Option<Residuals>> {
+        let rows = x_t.dim(0)?;
+        let mut sum: Option<Residuals> = None;
+        for control in self.controls {
+            // A ControlNet that was trained beside an inpainting U-Net sees the latents alone.
+            let own = control.net.config.unet.in_channels == inputs.sample.dim(1)?;
+            let inputs = UnetInputs { sample: if own { inputs.sample } else { x_t }, ..*inputs };
+            let (_, c, h, w) = control.picture.dims4()?;
+            let picture = control.picture.expand((rows, c, h, w))?.contiguous()?;
+            let mut got = control.net.forward(&inputs, &picture, control.scale, control.guess)?;
+            if control.guess {
+                got = only_conditional(&got, rows, branches)?;
+            }
+            sum = Some(match sum {
+                Some(sum) => sum.plus(&got)?,
+                None => got,
+            });
+        }
+        Ok(sum)
+    }
+}
+
+/// Residuals of the branches without a prompt set to zero.
+fn only_conditional(residuals: &Residuals, rows: usize, branches: &[Branch]) -> Result<Residuals> {
+    let batch = rows / branches.len().max(1);
+    let weight = |b: &Branch| f64::from(u8::from(*b == Branch::Conditional));
+    let weights: Vec<f64> = branches.iter().flat_map(|b| vec![weight(b); batch]).collect();
+    let mask = |t: &Tensor| -> Result<Tensor> { Ok(t.broadcast_mul(&per_sample(weights.clone(), t)?)?) };
+    Ok(Residuals {
+        down: residuals.down.iter().map(mask).collect::<Result<_>>()?,
+        mid: mask(&residuals.mid)?,
+    })
 }
 
 impl ConditionedPredictor for UnetPredictor<'_> {
     fn predict(&self, x_t: &Tensor, t: &[f32], branches: &[Branch]) -> Result<Tensor> {
-        let batch = t.len() / branches.len().max(1);
-        let (_, l, d) = self.conditional.dims3()?;
-        let mut contexts = Vec::with_capacity(branches.len());
-        for branch in branches {
-            let context = match branch {
-                Branch::Unconditional => &self.unconditional,
-                Branch::Conditional => &self.conditional,
-                Branch::Negative(i) => {
-                    return Err(Error::invalid("guidance", format!("no text for negative branch {i}")));
-                }
-            };
-            contexts.push(context.expand((batch, l, d))?);
-        }
-        let context = Tensor::cat(&contexts, 0)?.contiguous()?;
+        let text = self.conditioning(t.len() / branches.len().max(1), branches)?;
         let cameras = match &self.cameras {
             Some(c) => Some(Tensor::cat(&vec![c; branches.len()], 0)?),
             None => None,
         };
-        let time = Tensor::new(t, x_t.device())?;
-        let output = self.prior.unet.forward(x_t, &time, &context, cameras.as_ref())?;
+        let with_further = match &self.further {
+            Some(further) => {
+                let (_, c, h, w) = further.dims4()?;
+                let further = further.expand((t.len(), c, h, w))?;
+                Some(Tensor::cat(&[x_t, &further], 1)?.contiguous()?)
+            }
+            None => None,
+        };
+        let unet = &self.prior.unet;
+        let input = with_further.as_ref().unwrap_or(x_t);
+        let with_rays = unet.with_rays(input, cameras.as_ref())?;
+        let time = Tensor::from_vec(t.to_vec(), t.len(), &Device::Cpu)?.to_device(x_t.device())?;
+        let time_ids = self.time_ids(x_t)?;
+        let inputs = UnetInputs {
+            class_labels: cameras.as_ref(),
+            added: text.pooled.as_ref().map(|p| Added { text_embeds: p, time_ids: &time_ids }),
+            ..UnetInputs::new(with_rays.as_ref().unwrap_or(input), &time, &text.context)
+        };
+        let residuals = self.residuals(&inputs, x_t, branches)?;
+        let output = unet.predict(&UnetInputs {
+            down_residuals: residuals.as_ref().map_or(&[], |r| &r.down),
+            mid_residual: residuals.as_ref().map(|r| &r.mid),
+            ..inputs
+        })?;
         self.prior.schedule.to_epsilon(&output, x_t, t)
     }
 }

@@ -69,8 +69,9 @@ fn sample(
         seed: options.seed + (u64::from(row) << 32),
         cameras,
         start: None,
+        clip_skip: 0,
     };
-    paint(prior, &what, &mut |_, _| Ok(()))
+    paint(prior, &what, &[], &mut |_, _| Ok(()))
 }
 
 /// Pictures of one size side by side, `columns` a row.

@@ -114,22 +114,26 @@ impl Unet {
         context: &Tensor,
         class_labels: Option<&Tensor>,
     ) -> Result<Tensor> {
-        let (_, _, h, w) = x.dims4()?;
-        let with_rays = match (self.config.camera_rays_fov, class_labels) {
-            (Some(fov), Some(cameras)) => {
-                let rays = rays::ray_map(cameras, fov, (h, w))?.to_dtype(x.dtype())?;
-                Some(Tensor::cat(&[x, &rays], 1)?.contiguous()?)
-            }
-            (Some(_), None) => {
-                return Err(Error::invalid(
-                    "class_labels",
-                    "this prior is conditioned by a camera; none was given",
-                ));
-            }
-            (None, _) => None,
-        };
+        let with_rays = self.with_rays(x, class_labels)?;
         let x = with_rays.as_ref().unwrap_or(x);
         self.predict(&UnetInputs { class_labels, ..UnetInputs::new(x, timestep, context) })
+    }
+
+    /// `x` with the rays of `cameras` (`[B, 16]`) as further channels; nothing if the model takes none.
+    ///
+    /// # Errors
+    /// If it takes rays and no cameras are given.
+    pub fn with_rays(&self, x: &Tensor, cameras: Option<&Tensor>) -> Result<Option<Tensor>> {
+        let Some(fov) = self.config.camera_rays_fov else { return Ok(None) };
+        let Some(cameras) = cameras else {
+            return Err(Error::invalid(
+                "class_labels",
+                "this prior is conditioned by a camera; none was given",
+            ));
+        };
+        let (_, _, h, w) = x.dims4()?;
+        let rays = rays::ray_map(cameras, fov, (h, w))?.to_dtype(x.dtype())?;
+        Ok(Some(Tensor::cat(&[x, &rays], 1)?.contiguous()?))
     }
 
     /// The network's prediction `[B, out_channels, h, w]` (ε, v or x₀ as the scheduler says).

@@ -57,6 +57,11 @@ pub struct DataConfig {
     pub hero_scenes: f32,
     /// The two nouns of the main example: the first stands on the second.
     pub heroes: [String; 2],
+    /// First nouns of recipes that are drawn more often than others: a small model learns some words
+    /// well sooner than all of them a little.
+    pub favourites: Vec<String>,
+    /// Weight of [`DataConfig::favourites`] among the recipes, relative to 1 for another noun.
+    pub favourite_weight: f32,
 }
 
 impl Default for DataConfig {
@@ -69,6 +74,8 @@ impl Default for DataConfig {
             hero_weight: 4.0,
             hero_scenes: 0.3,
             heroes: ["blue jay".into(), "macarons".into()],
+            favourites: Vec::new(),
+            favourite_weight: 3.0,
         }
     }
 }
@@ -88,8 +95,12 @@ impl DataConfig {
         if !(1..=16).contains(&self.supersample) {
             return Err(Error::invalid("data.supersample", "must be 1 to 16"));
         }
-        if !(self.hero_weight.is_finite() && self.hero_weight >= 0.0) {
-            return Err(Error::invalid("data.hero_weight", "must be finite and not negative"));
+        for (name, weight) in
+            [("data.hero_weight", self.hero_weight), ("data.favourite_weight", self.favourite_weight)]
+        {
+            if !(weight.is_finite() && weight >= 0.0) {
+                return Err(Error::invalid(name, "must be finite and not negative"));
+            }
         }
         Ok(())
     }
@@ -314,7 +325,8 @@ fn digest(config: &DataConfig, seed: u64, recipes: &[PathBuf], entries: &[Entry]
     Ok(format!("{:x}", hash.finalize()))
 }
 
-/// Cumulative weights: every first noun has the same share however many recipes draw it, heroes more.
+/// Cumulative weights: every first noun has the same share however many recipes draw it, heroes and
+/// favourites more.
 fn weights(recipes: &[Recipe], config: &DataConfig) -> Vec<f32> {
     let noun = |r: &Recipe| r.names().first().cloned().unwrap_or_default();
     let mut sum = 0.0;
@@ -322,8 +334,14 @@ fn weights(recipes: &[Recipe], config: &DataConfig) -> Vec<f32> {
         .iter()
         .map(|r| {
             let same = recipes.iter().filter(|o| noun(o) == noun(r)).count() as f32;
-            let hero = config.heroes.contains(&noun(r));
-            sum += if hero { config.hero_weight } else { 1.0 } / same;
+            let weight = if config.heroes.contains(&noun(r)) {
+                config.hero_weight
+            } else if config.favourites.contains(&noun(r)) {
+                config.favourite_weight
+            } else {
+                1.0
+            };
+            sum += weight / same;
             sum
         })
         .collect()
