@@ -11,7 +11,7 @@ use gen3d::prior::verify::{Report, against};
 use gen3d::prior::weights::read_safetensors;
 
 /// Every model, and how many quantities its reference has.
-const MODELS: [(&str, usize); 12] = [
+const MODELS: [(&str, usize); 13] = [
     ("sd1", 1),
     ("sd2", 1),
     ("sdxl", 1),
@@ -20,6 +20,7 @@ const MODELS: [(&str, usize); 12] = [
     ("timestep_class", 1),
     ("vae", 3),
     ("vae_plain", 3),
+    ("vae_tiny", 3),
     ("clip", 2),
     ("open_clip", 2),
     ("controlnet", 5),

@@ -6,16 +6,36 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
-use crate::bench::{median, render::Workload};
+use crate::bench::{median, prior, render::Workload};
 use crate::error::{Error, Result};
 use crate::gpu::adapter::Request;
 use crate::gpu::backend::Device;
+use crate::prior::files::Folder;
 
 /// What to time.
 #[derive(Debug, Subcommand)]
 pub(crate) enum BenchCommand {
     /// The volume renderer at the main job's size, on every kind of device in one run.
     Render(RenderArgs),
+    /// A prior's networks at working sizes, and the memory they take.
+    Prior(PriorArgs),
+}
+
+/// Options of `gen3d bench prior`.
+#[derive(Debug, Args)]
+pub(crate) struct PriorArgs {
+    /// The embedded prior, a folder in diffusers' layout or a checkpoint
+    #[arg(long, default_value = "mini", value_name = "mini|DIR|FILE")]
+    prior: String,
+    /// What to time
+    #[arg(long, value_parser = clap::builder::PossibleValuesParser::new(prior::OPERATIONS))]
+    operation: String,
+    /// Runs that count, after one that does not
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..))]
+    repeats: u16,
+    /// A JSON object
+    #[arg(long)]
+    json: bool,
 }
 
 /// Options of `gen3d bench render`.
@@ -52,7 +72,24 @@ struct Row {
 pub(crate) fn run(command: BenchCommand) -> Result<()> {
     match command {
         BenchCommand::Render(args) => bench_render(&args),
+        BenchCommand::Prior(args) => bench_prior(&args),
     }
+}
+
+fn bench_prior(args: &PriorArgs) -> Result<()> {
+    let folder = Folder::named(&args.prior)?;
+    let mut times = prior::times(&folder, &args.operation, usize::from(args.repeats))?;
+    times.sort_unstable();
+    let median = times[times.len() / 2].as_secs_f64();
+    let peak = prior::peak_memory().map(|b| b as f64 / f64::from(1 << 20));
+    let line = if args.json {
+        serde_json::json!({"operation": args.operation, "seconds": median, "peak_mib": peak}).to_string()
+    } else {
+        let peak = peak.map_or(String::new(), |p| format!(", at most {p:.0} MiB in all"));
+        format!("{}: {median:.3} s{peak}", args.operation)
+    };
+    let _ = writeln!(std::io::stdout(), "{line}");
+    Ok(())
 }
 
 fn bench_render(args: &RenderArgs) -> Result<()> {

@@ -45,7 +45,7 @@ enum Command {
     /// Train the embedded models, or look at what they have learned.
     #[command(subcommand)]
     Train(train::TrainCommand),
-    /// Check a model against reference outputs.
+    /// Name, download and check priors.
     #[command(subcommand)]
     Models(models::ModelsCommand),
     /// Time what gen3d does, here.

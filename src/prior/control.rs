@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::layers::Conv2d;
 use super::nn::{self, Padding};
-use super::unet::{Embedding, Encoded, Encoder, UnetConfig, UnetInputs};
+use super::unet::{Embedding, Encoder, State, Told, UnetConfig, UnetInputs};
 use super::weights::{Init, Weights};
 use crate::error::{Error, Result};
 
@@ -163,8 +163,8 @@ impl ControlNet {
             let why = format!("gives {:?} for latents of {h}×{w}", &hint.dims()[2..]);
             return Err(Error::invalid("control picture", why).hint("make it 8 times the latents' size"));
         }
-        let Encoded { bottom, skips } =
-            self.encoder.forward(inputs.sample, Some(&hint), &emb, inputs.context, inputs.hook)?;
+        let told = Told { emb: &emb, context: inputs.context, hook: inputs.hook };
+        let State { h: bottom, skips } = self.encoder.forward(inputs.sample, Some(&hint), &told)?;
         let count = skips.len();
         let weight = |i: usize| {
             if guess { scale * 10f64.powf(i as f64 / count as f64 - 1.0) } else { scale }

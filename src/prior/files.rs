@@ -7,7 +7,7 @@ use candle_core::Tensor;
 use sha2::{Digest, Sha256};
 
 use super::weights::parse_safetensors;
-use super::{single_config, single_file};
+use super::{registry, single_config, single_file};
 use crate::error::{Error, Result};
 
 include!(concat!(env!("OUT_DIR"), "/mini.rs"));
@@ -47,12 +47,22 @@ impl Folder {
         Ok(Self::Embedded(MINI))
     }
 
-    /// A folder in diffusers' layout, or a single-file checkpoint.
+    /// `mini` (the embedded prior), or as [`Folder::open`].
     ///
     /// # Errors
-    /// [`Error::Invalid`] if it is neither, and as [`Folder::single`].
+    /// As [`Folder::embedded`] and [`Folder::open`].
+    pub fn named(name: &str) -> Result<Self> {
+        if name == "mini" { Self::embedded() } else { Self::open(name) }
+    }
+
+    /// A folder in diffusers' layout, a single-file checkpoint, or the name of one that
+    /// [`super::registry`] knows.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] if it is none of them, and as [`Folder::single`].
     pub fn open(name: &str) -> Result<Self> {
-        let path = PathBuf::from(name);
+        let given = PathBuf::from(name);
+        let path = if given.exists() { given } else { registry::find(name).unwrap_or(given) };
         if path.is_dir() {
             return Ok(Self::Disk(path));
         }
@@ -60,8 +70,9 @@ impl Folder {
             return Self::single(&path);
         }
         Err(Error::invalid("--prior", format!("no prior {name:?}")).hint(
-            "give `mini` (the embedded prior), a folder in diffusers' layout (with unet/, vae/, \
-             text_encoder/, tokenizer/, scheduler/) or a .safetensors checkpoint with tokenizer/ beside it",
+            "give `mini` (the embedded prior), a name of `gen3d models list`, a folder in diffusers' layout \
+             (with unet/, vae/, text_encoder/, tokenizer/, scheduler/) or a .safetensors checkpoint with \
+             tokenizer/ beside it",
         ))
     }
 

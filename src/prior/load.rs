@@ -36,8 +36,7 @@ impl Prior {
     /// # Errors
     /// As [`Prior::load`], and if an adapter was made for another model.
     pub fn load_with(name: &str, loras: &Loras, device: &Device) -> Result<Self> {
-        let folder = if name == "mini" { Folder::embedded()? } else { Folder::open(name)? };
-        assemble(&folder, name, loras, device)
+        assemble(&Folder::named(name)?, name, loras, device)
     }
 
     /// Loads a folder.

@@ -8,11 +8,14 @@ pub mod autoencoder_tiny;
 pub mod conditioning;
 pub mod control;
 pub mod files;
+#[cfg(feature = "hub")]
+pub mod hub;
 pub mod layers;
 mod load;
 pub mod lora;
 pub mod nn;
 pub mod prompt;
+pub mod registry;
 pub mod schedule;
 mod single_config;
 pub mod single_file;

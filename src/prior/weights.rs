@@ -249,3 +249,13 @@ pub fn parse_safetensors(bytes: &[u8], path: &Path) -> Result<HashMap<String, Te
             .hint("the file is truncated or corrupt: fetch or train it again")
     })
 }
+
+/// Writes tensors to `path` by a temporary file and a rename.
+///
+/// # Errors
+/// If the folder is missing or full.
+pub fn write_safetensors(path: &Path, tensors: &HashMap<String, Tensor>) -> Result<()> {
+    let temporary = path.with_extension("partial");
+    candle_core::safetensors::save(tensors, &temporary)?;
+    std::fs::rename(&temporary, path).map_err(|e| Error::io(path, e))
+}

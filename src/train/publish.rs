@@ -7,10 +7,11 @@ use candle_core::Tensor;
 use serde_json::json;
 
 use super::config::TrainConfig;
-use super::run::{to_f16, write_safetensors};
+use super::run::to_f16;
 use super::unet::Trained;
 use crate::error::{Error, Result};
 use crate::prior::tokenizer::Tokenizer;
+use crate::prior::weights::write_safetensors;
 
 /// Writes all files of the model; each appears by a rename.
 pub(super) fn write(

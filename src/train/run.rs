@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::io::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use candle_core::{DType, Device, Tensor};
@@ -44,7 +44,7 @@ impl Run<'_> {
     pub fn save(&self, name: &str, optimizer: &AdamW, step: u32) -> Result<()> {
         let mut tensors = optimizer.state()?;
         tensors.insert("step".into(), Tensor::new(&[step], &Device::Cpu)?);
-        write_safetensors(&self.dir.join(name), &tensors)
+        crate::prior::weights::write_safetensors(&self.dir.join(name), &tensors)
     }
 
     /// Restores what [`Run::save`] wrote; 0 if there is no such file.
@@ -61,16 +61,6 @@ impl Run<'_> {
         optimizer.load_state(&tensors)?;
         Ok(step.flatten_all()?.to_vec1::<u32>()?[0])
     }
-}
-
-/// Writes tensors to `path` by a temporary file and a rename.
-///
-/// # Errors
-/// If the folder is missing or full.
-pub fn write_safetensors(path: &Path, tensors: &HashMap<String, Tensor>) -> Result<()> {
-    let temporary = path.with_extension("partial");
-    candle_core::safetensors::save(tensors, &temporary)?;
-    std::fs::rename(&temporary, path).map_err(|e| Error::io(path, e))
 }
 
 /// The same tensors in f16, as the shipped model stores them.

@@ -16,7 +16,7 @@ import diffusers
 import numpy
 import torch
 import transformers
-from diffusers import AutoencoderKL, ControlNetModel, UNet2DConditionModel
+from diffusers import AutoencoderKL, AutoencoderTiny, ControlNetModel, UNet2DConditionModel
 from safetensors.torch import save_file
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
@@ -118,6 +118,28 @@ UNETS = {
 }
 
 
+def vjp(place, model, inputs, run):
+    """Pulls a random weighting of the output back to the inputs and to every parameter. Of a parameter's
+    gradient g two numbers are kept, its norm and the sum of g_i cos(i) in memory order."""
+    for x in inputs.values():
+        x.requires_grad_(True)
+    output = run()
+    weights = normal(*output.shape, key=90)
+    names, params = zip(*sorted(model.named_parameters()))
+    grads = torch.autograd.grad((output * weights).sum(), [*inputs.values(), *params])
+    tensors = {"weights": weights} | {f"input.{k}": g for k, g in zip(inputs, grads)}
+    for name, g in zip(names, grads[len(inputs):]):
+        flat = g.double().flatten()
+        cosines = torch.cos(torch.arange(len(flat), dtype=torch.float64))
+        tensors[f"param.{name}"] = torch.stack([flat.norm(), (flat * cosines).sum()])
+    for x in inputs.values():
+        x.requires_grad_(False)
+    folder = HERE / place
+    tensors = {k: v.detach().contiguous().float() for k, v in tensors.items()}
+    save_file(tensors, folder.parent / f"vjp_{folder.name}.safetensors")
+    return output.detach()
+
+
 def unet(name, config):
     model = randomise(UNet2DConditionModel(**config))
     save(model, HERE / name / "unet")
@@ -145,9 +167,37 @@ def unet(name, config):
         inputs["mid_residual"] = normal(2, 16, 4, 4, key=30)
         extra["down_block_additional_residuals"] = tuple(down)
         extra["mid_block_additional_residual"] = inputs["mid_residual"]
-    with torch.no_grad():
-        output = model(inputs["sample"], inputs["timestep"], inputs["encoder_hidden_states"], **extra).sample
+    output = vjp(
+        f"{name}/unet", model, {k: inputs[k] for k in ("sample", "encoder_hidden_states")},
+        lambda: model(inputs["sample"], inputs["timestep"], inputs["encoder_hidden_states"], **extra).sample,
+    )
     write(name, inputs | {"noise_pred": output})
+
+
+class Decoding(torch.nn.Module):
+    """The half of an autoencoder that a picture comes out of, its parameters under their own names."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.decoder = model.decoder
+        if getattr(model, "post_quant_conv", None) is not None:
+            self.post_quant_conv = model.post_quant_conv
+
+
+def tiny_vae(name):
+    model = randomise(AutoencoderTiny(
+        encoder_block_out_channels=(8, 8, 8), decoder_block_out_channels=(8, 8, 8),
+        num_encoder_blocks=(1, 2, 1), num_decoder_blocks=(2, 1, 1),
+    ))
+    save(model, HERE / name / "vae")
+    image, latent = normal(2, 3, 16, 12, key=5), normal(2, 4, 4, 3, key=6)
+    image.requires_grad_(True)
+    mean = model.encode(image).latents
+    weights = normal(*mean.shape, key=7)
+    (grad,) = torch.autograd.grad((mean * weights).sum(), image)
+    decoded = model.decode(latent).sample
+    outputs = {"latent_mean": mean, "decoded": decoded, "grad_image": grad}
+    write(name, {"image": image, "latent": latent, "grad_latent": weights} | outputs)
 
 
 def vae(name, **more):
@@ -166,8 +216,7 @@ def vae(name, **more):
     mean = model.encode(image).latent_dist.mean
     weights = normal(*mean.shape, key=7)
     (grad,) = torch.autograd.grad((mean * weights).sum(), image)
-    with torch.no_grad():
-        decoded = model.decode(latent).sample
+    decoded = vjp(f"{name}/vae", Decoding(model), {"latent": latent}, lambda: model.decode(latent).sample)
     outputs = {"latent_mean": mean, "decoded": decoded, "grad_image": grad}
     write(name, {"image": image, "latent": latent, "grad_latent": weights} | outputs)
 
@@ -186,8 +235,9 @@ def text(name, kind, **more):
     model = randomise(kind(config))
     save(model, HERE / name / "text_encoder")
     ids = torch.tensor([[38, 5, 6, 7, 39, 39, 39, 39, 39, 39], [38, 1, 2, 3, 4, 5, 6, 7, 8, 39]])
-    with torch.no_grad():
-        out = model(ids)
+    out = model(ids)
+    vjp(f"{name}/text_encoder", model.text_model if hasattr(model, "text_model") else model, {},
+        lambda: model(ids).last_hidden_state)
     pooled = out.text_embeds if kind is CLIPTextModelWithProjection else out.pooler_output
     write(name, {"input_ids": ids, "text_hidden_states": out.last_hidden_state, "pooled": pooled})
 
@@ -394,6 +444,7 @@ def main():
     single_file("single2", True)
     for name, config in UNETS.items():
         unet(name, config)
+    tiny_vae("vae_tiny")
     vae("vae")
     vae("vae_plain", use_quant_conv=False, use_post_quant_conv=False, mid_block_add_attention=False)
     text("clip", CLIPTextModel, hidden_act="quick_gelu", eos_token_id=2)

@@ -16,10 +16,15 @@ pub(super) struct Found {
     pub(super) about: String,
 }
 
-/// The embedded prior, then the diffusers folders under `models/` of the current folder, by name.
+/// The embedded prior, the diffusers folders under `models/` of the current folder, and what has a name.
 pub(super) fn find() -> Vec<Found> {
     let mut found = vec![embedded()];
     found.extend(in_folder(Path::new(FOLDER)));
+    found.extend(crate::prior::registry::list().into_iter().filter_map(|entry| {
+        let path = entry.path?;
+        let about = describe(&path).map_or(format!("at {}", path.display()), |f| f.about);
+        Some(Found { name: entry.name, about })
+    }));
     found
 }
 

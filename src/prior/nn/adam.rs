@@ -74,19 +74,22 @@ impl AdamW {
         self.step_sum(&[grads], rate)
     }
 
-    /// [`AdamW::step`] on the sum of the gradients of several parts of a loss.
+    /// [`AdamW::step`] on the sum of the gradients of several parts of a loss; a part need not reach
+    /// every variable.
     ///
     /// # Errors
     /// As [`AdamW::step`].
     pub fn step_sum(&mut self, parts: &[&GradStore], rate: f64) -> Result<f64> {
         let total = |slot: &Slot| -> Result<Vec<f32>> {
             let mut sum = vec![0.0; slot.weight.len()];
-            for part in parts {
-                let Some(grad) = part.get(slot.var.as_tensor()) else {
-                    bail!("adam: {} has no gradient", slot.name);
-                };
+            let mut found = false;
+            for grad in parts.iter().filter_map(|part| part.get(slot.var.as_tensor())) {
                 let grad = grad.flatten_all()?.to_vec1::<f32>()?;
                 sum.iter_mut().zip(grad).for_each(|(s, g)| *s += g);
+                found = true;
+            }
+            if !found {
+                bail!("adam: {} has no gradient", slot.name);
             }
             Ok(sum)
         };

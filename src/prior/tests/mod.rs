@@ -3,6 +3,7 @@
 mod gradients;
 mod loading;
 mod openings;
+mod training;
 
 use std::collections::HashMap;
 

@@ -42,20 +42,33 @@ impl Stage {
     }
 
     /// Residual block `j` and its transformer.
-    pub(super) fn step(
-        &self,
-        j: usize,
-        x: &Tensor,
-        emb: &Tensor,
-        context: &Tensor,
-        hook: Option<&dyn AttentionHook>,
-    ) -> Result<Tensor> {
-        let h = self.resnets[j].forward(x, Some(emb))?;
+    pub(super) fn step(&self, j: usize, x: &Tensor, told: &Told<'_>) -> Result<Tensor> {
+        let h = self.resnets[j].forward(x, Some(told.emb))?;
         match self.attentions.get(j) {
-            Some(attention) => attention.forward(&h, context, hook),
+            Some(attention) => attention.forward(&h, told.context, told.hook),
             None => Ok(h),
         }
     }
+}
+
+/// What every block is told.
+#[derive(Clone, Copy)]
+pub(in crate::prior) struct Told<'a> {
+    /// The sum of all embeddings, `[B, time width]`.
+    pub(in crate::prior) emb: &'a Tensor,
+    /// The text's hidden states.
+    pub(in crate::prior) context: &'a Tensor,
+    pub(in crate::prior) hook: Option<&'a dyn AttentionHook>,
+}
+
+/// What one block hands to the next.
+#[derive(Clone)]
+pub(in crate::prior) struct State {
+    /// The feature map.
+    pub(in crate::prior) h: Tensor,
+    /// After `conv_in`, each residual block and each downsampling, as far as the way up has not taken
+    /// them yet.
+    pub(in crate::prior) skips: Vec<Tensor>,
 }
 
 /// `conv_in`, `down_blocks` and `mid_block`.
@@ -64,14 +77,6 @@ pub(in crate::prior) struct Encoder {
     down: Vec<(Stage, Option<Conv2d>)>,
     mid_resnets: Vec<ResnetBlock>,
     mid_attention: Option<Transformer>,
-}
-
-/// What the way down leaves for the way up.
-pub(in crate::prior) struct Encoded {
-    /// At the bottom.
-    pub(in crate::prior) bottom: Tensor,
-    /// After `conv_in`, each residual block and each downsampling.
-    pub(in crate::prior) skips: Vec<Tensor>,
 }
 
 impl Encoder {
@@ -89,38 +94,55 @@ impl Encoder {
         })
     }
 
-    /// `x` after `conv_in` and the addition of `hint` there, if any, down to the bottom.
+    /// The way from `x` to the bottom; `hint`, if any, is added after `conv_in`.
     pub(in crate::prior) fn forward(
         &self,
         x: &Tensor,
         hint: Option<&Tensor>,
-        emb: &Tensor,
-        context: &Tensor,
-        hook: Option<&dyn AttentionHook>,
-    ) -> Result<Encoded> {
+        told: &Told<'_>,
+    ) -> Result<State> {
+        let mut state = self.start(x, hint)?;
+        for i in 0..self.down.len() {
+            self.down(i, &mut state, told)?;
+        }
+        self.mid(&mut state, told)?;
+        Ok(state)
+    }
+
+    /// `conv_in`.
+    pub(super) fn start(&self, x: &Tensor, hint: Option<&Tensor>) -> Result<State> {
         let mut h = self.conv_in.forward(x)?;
         if let Some(hint) = hint {
             h = (h + hint)?;
         }
-        let mut skips = vec![h.clone()];
-        for (stage, downsample) in &self.down {
-            for j in 0..stage.len() {
-                h = stage.step(j, &h, emb, context, hook)?;
-                skips.push(h.clone());
-            }
-            if let Some(conv) = downsample {
-                h = conv.forward(&h)?;
-                skips.push(h.clone());
-            }
+        Ok(State { skips: vec![h.clone()], h })
+    }
+
+    /// Down block `i`.
+    pub(super) fn down(&self, i: usize, state: &mut State, told: &Told<'_>) -> Result<()> {
+        let (stage, downsample) = &self.down[i];
+        for j in 0..stage.len() {
+            state.h = stage.step(j, &state.h, told)?;
+            state.skips.push(state.h.clone());
         }
-        h = self.mid_resnets[0].forward(&h, Some(emb))?;
+        if let Some(conv) = downsample {
+            state.h = conv.forward(&state.h)?;
+            state.skips.push(state.h.clone());
+        }
+        Ok(())
+    }
+
+    /// The bottom.
+    pub(super) fn mid(&self, state: &mut State, told: &Told<'_>) -> Result<()> {
+        let mut h = self.mid_resnets[0].forward(&state.h, Some(told.emb))?;
         if let Some(attention) = &self.mid_attention {
-            h = attention.forward(&h, context, hook)?;
+            h = attention.forward(&h, told.context, told.hook)?;
         }
         for resnet in &self.mid_resnets[1..] {
-            h = resnet.forward(&h, Some(emb))?;
+            h = resnet.forward(&h, Some(told.emb))?;
         }
-        Ok(Encoded { bottom: h, skips })
+        state.h = h;
+        Ok(())
     }
 }
 

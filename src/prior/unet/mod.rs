@@ -6,6 +6,7 @@ mod embedding;
 mod encoder;
 mod pooled;
 mod rays;
+mod recompute;
 mod transformer;
 
 use candle_core::Tensor;
@@ -15,7 +16,8 @@ pub use config::{PerBlock, UnetConfig};
 pub(super) use embedding::Embedding;
 pub use embedding::timestep_embedding;
 use encoder::Stage;
-pub(super) use encoder::{Encoded, Encoder};
+pub(super) use encoder::{Encoder, State, Told};
+pub use recompute::Recomputed;
 
 use super::layers::{Conv2d, GroupNorm, Upsample};
 use super::nn::Padding;
@@ -143,29 +145,58 @@ impl Unet {
     pub fn predict(&self, inputs: &UnetInputs<'_>) -> Result<Tensor> {
         self.check(inputs)?;
         let emb = self.embedding.forward(inputs)?;
-        let centred =
-            if self.config.center_input_sample { Some(inputs.sample.affine(2.0, -1.0)?) } else { None };
-        let x = centred.as_ref().unwrap_or(inputs.sample);
-        let (context, hook) = (inputs.context, inputs.hook);
-        let Encoded { bottom: mut h, mut skips } = self.encoder.forward(x, None, &emb, context, hook)?;
-        for (skip, residual) in skips.iter_mut().zip(inputs.down_residuals) {
-            *skip = (&*skip + residual)?;
+        let told = Told { emb: &emb, context: inputs.context, hook: inputs.hook };
+        let mut state = State { h: self.centred(inputs.sample)?, skips: Vec::new() };
+        for segment in 0..self.segments() {
+            self.run(segment, &mut state, &told, inputs)?;
         }
-        if let Some(residual) = inputs.mid_residual {
-            h = (h + residual)?;
-        }
-        for (stage, upsample) in &self.up {
-            for j in 0..stage.len() {
-                let skip = skips.pop().ok_or_else(|| Error::Failed("u-net skip connections".into()))?;
-                h = stage.step(j, &Tensor::cat(&[&h, &skip], 1)?.contiguous()?, &emb, context, hook)?;
+        Ok(state.h)
+    }
+
+    fn centred(&self, x: &Tensor) -> Result<Tensor> {
+        Ok(if self.config.center_input_sample { x.affine(2.0, -1.0)? } else { x.clone() })
+    }
+
+    /// Number of parts that [`Unet::run`] runs one after the other: `conv_in`, the blocks, `conv_out`.
+    fn segments(&self) -> usize {
+        2 * self.up.len() + 3
+    }
+
+    fn run(&self, segment: usize, state: &mut State, told: &Told<'_>, inputs: &UnetInputs<'_>) -> Result<()> {
+        let levels = self.up.len();
+        if segment == 0 {
+            *state = self.encoder.start(&state.h, None)?;
+        } else if segment <= levels {
+            self.encoder.down(segment - 1, state, told)?;
+        } else if segment == levels + 1 {
+            self.encoder.mid(state, told)?;
+            for (skip, residual) in state.skips.iter_mut().zip(inputs.down_residuals) {
+                *skip = (&*skip + residual)?;
             }
-            if let Some(upsample) = upsample {
-                // Odd sides were rounded up on the way down: the skip tells what they were.
-                let (_, _, height, width) = skips.last().unwrap_or(&h).dims4()?;
-                h = upsample.forward_to(&h, height, width)?;
+            if let Some(residual) = inputs.mid_residual {
+                state.h = (&state.h + residual)?;
             }
+        } else if segment <= 2 * levels + 1 {
+            self.up(segment - levels - 2, state, told)?;
+        } else {
+            state.h = self.conv_out.forward(&self.norm_out.forward_silu(&state.h)?)?;
         }
-        self.conv_out.forward(&self.norm_out.forward_silu(&h)?)
+        Ok(())
+    }
+
+    /// Up block `i`: takes as many skip connections as it has residual blocks.
+    fn up(&self, i: usize, state: &mut State, told: &Told<'_>) -> Result<()> {
+        let (stage, upsample) = &self.up[i];
+        for j in 0..stage.len() {
+            let skip = state.skips.pop().ok_or_else(|| Error::Failed("u-net skip connections".into()))?;
+            state.h = stage.step(j, &Tensor::cat(&[&state.h, &skip], 1)?.contiguous()?, told)?;
+        }
+        if let Some(upsample) = upsample {
+            // Odd sides were rounded up on the way down: the skip tells what they were.
+            let (_, _, height, width) = state.skips.last().unwrap_or(&state.h).dims4()?;
+            state.h = upsample.forward_to(&state.h, height, width)?;
+        }
+        Ok(())
     }
 
     fn check(&self, inputs: &UnetInputs<'_>) -> Result<()> {

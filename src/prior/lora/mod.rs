@@ -4,10 +4,14 @@
 //! belongs to is found by comparing names with those of the model, so a file for another model is an
 //! error that lists what does not fit, and nothing is merged.
 
+mod fresh;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Tensor};
+
+pub use fresh::{Fresh, fresh, is_attention};
 
 use super::single_file;
 use super::weights::read_safetensors;
@@ -300,6 +304,46 @@ mod tests {
         let want =
             (&model()["conv_in.weight"] + (product.reshape((4, 2, 3, 3)).unwrap() * 3.0).unwrap()).unwrap();
         assert!(off(&got["conv_in.weight"], &want) < 1e-5);
+    }
+
+    #[test]
+    fn kohya_files_may_number_blocks_as_the_original_code_does() {
+        let cases = [
+            (
+                "input_blocks_4_1_transformer_blocks_0_attn1_to_q",
+                "down_blocks.1.attentions.0.transformer_blocks_0_attn1_to_q",
+            ),
+            ("input_blocks_1_0_in_layers_2", "down_blocks.0.resnets.0.conv1"),
+            ("input_blocks_3_0_op", "down_blocks.0.downsamplers.0.conv"),
+            ("middle_block_1_proj_in", "mid_block.attentions.0.proj_in"),
+            ("middle_block_2_emb_layers_1", "mid_block.resnets.1.time_emb_proj"),
+            ("output_blocks_5_1_proj_out", "up_blocks.1.attentions.2.proj_out"),
+            ("output_blocks_2_2_conv", "up_blocks.0.upsamplers.0.conv"),
+        ];
+        for (old, new) in cases {
+            assert_eq!(single_file::underscored_layer(old).as_deref(), Some(new), "{old}");
+        }
+        for other in ["down_blocks_0_attn1_to_q", "input_blocks_x_1_y", "input_blocks_4", "middle_block_7_x"]
+        {
+            assert_eq!(single_file::underscored_layer(other), None, "{other}");
+        }
+        let (down, up) = (tensor(&[2, 6], 0.11), tensor(&[4, 2], 0.13));
+        let mut sdxl = model();
+        sdxl.insert(
+            "down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q.weight".into(),
+            tensor(&[4, 6], 0.3),
+        );
+        let layer = "lora_unet_input_blocks_4_1_transformer_blocks_0_attn1_to_q";
+        let lora = file(&[
+            (&format!("{layer}.lora_down.weight"), down.clone()),
+            (&format!("{layer}.lora_up.weight"), up.clone()),
+        ])
+        .unwrap();
+        let before = sdxl.clone();
+        merge(&mut sdxl, Part::Unet, &[(lora, 1.0)]).unwrap();
+        let key = "down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q.weight";
+        let want = (&before[key] + up.matmul(&down).unwrap()).unwrap();
+        assert!(off(&sdxl[key], &want) < 1e-6);
     }
 
     #[test]

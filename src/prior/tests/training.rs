@@ -1,0 +1,118 @@
+//! Training of adapters, and gradients in little memory.
+
+use std::path::Path;
+
+use super::super::lora::{Lora, Part, fresh, is_attention, merge};
+use super::super::nn::adam::{AdamConfig, AdamW};
+use super::super::schedule::{Config, Schedule};
+use super::*;
+
+/// U-Nets that differ in what recomputation has to take care of.
+fn unets() -> [(&'static str, UnetConfig); 3] {
+    let plain = unet_config();
+    let mut deep = unet_config();
+    deep.block_out_channels = vec![16, 16, 32];
+    deep.down_block_types =
+        ["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"].map(String::from).into();
+    deep.up_block_types = ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"].map(String::from).into();
+    let centred = UnetConfig { center_input_sample: true, ..unet_config() };
+    [("plain", plain), ("deep", deep), ("centred", centred)]
+}
+
+fn norm(t: &Tensor) -> f64 {
+    t.to_dtype(DType::F64).unwrap().sqr().unwrap().sum_all().unwrap().to_scalar::<f64>().unwrap().sqrt()
+}
+
+fn off(a: &Tensor, b: &Tensor) -> f64 {
+    norm(&(a - b).unwrap()) / norm(b).max(1e-300)
+}
+
+#[test]
+fn recomputed_gradients_are_those_of_the_whole_tape() {
+    for (name, config) in unets() {
+        let store = random_store(|s| Unet::new(config.clone(), &s.root()).map(drop), DType::F64, true);
+        let unet = Unet::new(config, &store.root()).unwrap();
+        let var = |shape: &[usize], key| Var::from_tensor(&normal(shape, key, DType::F64)).unwrap();
+        let (x, context, camera) = (var(&[2, 10, 7, 8], 0), var(&[2, 3, 8], 1), var(&[2, 16], 2));
+        let t = Tensor::new(&[3f32, 700.], &Device::Cpu).unwrap();
+        let weight = normal(&[2, 4, 7, 8], 3, DType::F64);
+        let inputs =
+            UnetInputs { class_labels: Some(camera.as_tensor()), ..UnetInputs::new(&x, &t, &context) };
+        let loss = |y: &Tensor| -> Result<Tensor> { Ok((y.sqr()? * &weight)?.sum_all()?) };
+        let whole = loss(&unet.predict(&inputs).unwrap()).unwrap();
+        let want = whole.backward().unwrap();
+        let got = unet.backward_recomputed(&inputs, loss).unwrap();
+        assert!(off(&got.loss, &whole) < 1e-14, "{name}");
+        assert!(off(&got.sample, want.get(&x).unwrap()) < 1e-11, "{name}: sample");
+        assert!(off(&got.context, want.get(&context).unwrap()) < 1e-11, "{name}: context");
+        let mut seen = 0;
+        for (key, var) in store.vars().into_iter().chain([("(camera)".to_owned(), camera.clone())]) {
+            let parts: Vec<&Tensor> = got.gradients.iter().filter_map(|g| g.get(var.as_tensor())).collect();
+            assert_eq!(parts.len(), 1, "{name}: {key}");
+            let want = want.get(var.as_tensor()).unwrap();
+            // Where the gradient is zero by mathematics, only rounding is left to compare.
+            let close = norm(&(parts[0] - want).unwrap()) < 1e-11 * (1.0 + norm(want));
+            assert!(close, "{name}: {key} {:e}", off(parts[0], want));
+            seen += usize::from(norm(want) > 1e-6);
+        }
+        assert!(seen > 50, "{name}: {seen}");
+    }
+}
+
+/// Three steps of diffusion training of adapters on a frozen U-Net.
+#[test]
+fn adapters_learn_and_nothing_else_moves() {
+    let (store, _net) = unet_store(DType::F32, true);
+    let base: HashMap<String, Tensor> =
+        store.vars().iter().map(|(k, v)| (k.clone(), v.as_tensor().copy().unwrap())).collect();
+    let new = fresh(&base, is_attention, 2, 2.0, 1).unwrap();
+    // One transformer block at each place: two attentions of four projections, of two tensors each.
+    let places = base.keys().filter(|k| k.ends_with("attn2.to_k.weight")).count();
+    assert_eq!(new.vars.len(), places * 2 * 4 * 2);
+    let frozen =
+        Store::loaded(base.clone(), DType::F32, false, &Device::Cpu).with_adapters(new.adapters.clone());
+    let unet = Unet::new(unet_config(), &frozen.root()).unwrap();
+    frozen.finish(Path::new("x"), |_| false).unwrap();
+    assert!(frozen.vars().is_empty(), "nothing else is a variable");
+
+    let schedule = Schedule::new(Config::default()).unwrap();
+    let (x0, noise) = (normal(&[2, 10, 8, 8], 0, DType::F32), normal(&[2, 10, 8, 8], 7, DType::F32));
+    let (context, camera) = (normal(&[2, 3, 8], 1, DType::F32), normal(&[2, 16], 2, DType::F32));
+    let times = [300f32, 700.];
+    let t = Tensor::new(&times, &Device::Cpu).unwrap();
+    let x_t = schedule.add_noise(&x0, &noise, &times).unwrap();
+    let inputs = UnetInputs { class_labels: Some(&camera), ..UnetInputs::new(&x_t, &t, &context) };
+    let target = noise.narrow(1, 0, 4).unwrap();
+    let loss = |y: &Tensor| -> Result<Tensor> { Ok((y - &target)?.sqr()?.mean_all()?) };
+    let mut adam =
+        AdamW::new(new.vars.clone(), AdamConfig { weight_decay: 0.0, ..Default::default() }).unwrap();
+    let mut losses = Vec::new();
+    for step in 0..3 {
+        let got = unet.backward_recomputed(&inputs, loss).unwrap();
+        losses.push(got.loss.to_scalar::<f32>().unwrap());
+        for (name, var) in &new.vars {
+            let size: f64 = got.gradients.iter().filter_map(|g| g.get(var.as_tensor())).map(norm).sum();
+            // While U is zero, D has no influence.
+            let waiting = step == 0 && name.ends_with("lora_A.weight");
+            assert_eq!(size == 0.0, waiting, "step {step}: {name} {size:e}");
+        }
+        adam.step_sum(&got.gradients.iter().collect::<Vec<_>>(), 1e-3).unwrap();
+    }
+    assert!(losses[2] < losses[1] && losses[1] < losses[0], "{losses:?}");
+    for (name, before) in store.vars() {
+        assert_eq!(off(&base[&name], before.as_tensor()), 0.0, "{name} has moved");
+    }
+
+    // Written, read and merged, they do what they did live.
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("lora.safetensors");
+    new.save(&path, "unet").unwrap();
+    let mut merged = base.clone();
+    merge(&mut merged, Part::Unet, &[(Lora::read(&path).unwrap(), 1.0)]).unwrap();
+    let merged = Store::loaded(merged, DType::F32, false, &Device::Cpu);
+    let other = Unet::new(unet_config(), &merged.root()).unwrap();
+    let (live, plain) = (unet.predict(&inputs).unwrap(), other.predict(&inputs).unwrap());
+    let (_store, start) = unet_store(DType::F32, false);
+    let start = start.predict(&inputs).unwrap();
+    assert!(off(&live, &plain) < 1e-5 && off(&live, &start) > 1e-3, "{}", off(&live, &plain));
+}
