@@ -10,7 +10,7 @@ use std::path::Path;
 
 use candle_core::{DType, Tensor};
 
-pub use config::{BetaSchedule, Config, Prediction, Spacing};
+pub use config::{BetaSchedule, Config, Prediction, SigmaSpacing, Spacing};
 
 use crate::{Error, Result};
 

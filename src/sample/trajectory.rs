@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::prior::schedule::{Schedule, Spacing};
+use crate::prior::schedule::{BetaSchedule, Prediction, Schedule, SigmaSpacing, Spacing};
 use crate::{Error, Result};
 
 /// One noise level.
@@ -86,6 +86,16 @@ impl Trajectory {
         if steps == 0 || steps >= total {
             return Err(Error::invalid("steps", format!("{steps} is not in 1..{total}")));
         }
+        if schedule.config.sigma_spacing != SigmaSpacing::Timesteps {
+            let whole = Self::to_data(schedule, &[(total - 1) as f32, 0.0])?;
+            // diffusers asks the model at whole timesteps where the spacing is Karras's. Where ε has to
+            // be computed from the answer, the level's own timestep is the consistent one.
+            let config = &schedule.config;
+            let round = config.sigma_spacing == SigmaSpacing::Karras
+                && config.beta_schedule != BetaSchedule::SquaredCosine
+                && config.prediction_type == Prediction::Epsilon;
+            return Ok(whole.respaced(schedule, steps, round));
+        }
         let timesteps: Vec<f32> = match schedule.config.timestep_spacing {
             Spacing::Trailing => schedule.timesteps(steps)?,
             Spacing::Leading => {
@@ -107,15 +117,19 @@ impl Trajectory {
     /// # Errors
     /// As [`Schedule::timesteps`].
     pub fn sigmas(schedule: &Schedule, steps: usize) -> Result<Self> {
+        let path = Self::to_data(schedule, &schedule.timesteps(steps)?)?;
+        if schedule.config.sigma_spacing != SigmaSpacing::Timesteps {
+            return Ok(path.respaced(schedule, steps, false));
+        }
         if schedule.config.timestep_spacing != Spacing::Linspace || steps < 2 {
-            return Self::to_data(schedule, &schedule.timesteps(steps)?);
+            return Ok(path);
         }
         let last = schedule.len() - 1;
         let ratio = |t: usize| {
             let a = f64::from(schedule.alphas_cumprod[t.min(last)]);
             ((1.0 - a) / a).sqrt()
         };
-        let mut path = Self::to_data(schedule, &schedule.timesteps(steps)?)?;
+        let mut path = path;
         for (i, level) in path.levels[..steps].iter_mut().enumerate() {
             let t = last as f64 * (steps - 1 - i) as f64 / (steps - 1) as f64;
             let (low, share) = (t as usize, t.fract());
@@ -148,6 +162,28 @@ impl Trajectory {
         Ok(path)
     }
 
+    /// `steps` levels from the first of these to the last but one, spread as the config's
+    /// `sigma_spacing` says, then the last.
+    fn respaced(mut self, schedule: &Schedule, steps: usize, round: bool) -> Self {
+        // Without any signal the ratio is infinite; diffusers' schedulers take ᾱ = 2⁻²⁴ then.
+        let end = |level: &Level| level.ratio().min(4096.0);
+        let ends = [end(&self.levels[0]), end(&self.levels[self.levels.len() - 2])];
+        let between = |a: f64, b: f64, i: usize| a + (b - a) * i as f64 / (steps.max(2) - 1) as f64;
+        let last = self.levels[self.levels.len() - 1];
+        let level = |i: usize| {
+            let ratio = match schedule.config.sigma_spacing {
+                SigmaSpacing::Karras => between(ends[0].powf(1.0 / 7.0), ends[1].powf(1.0 / 7.0), i).powi(7),
+                _ => between(ends[0].ln(), ends[1].ln(), i).exp(),
+            };
+            let t = timestep_of(&self.alphas_cumprod, ratio);
+            let t = if round { t.round_ties_even() } else { t };
+            Level { t: t as f32, alpha_bar: 1.0 / (1.0 + ratio * ratio) }
+        };
+        let levels = (0..steps).map(level).chain([last]).collect();
+        self.levels = levels;
+        self
+    }
+
     /// The level with σ/α = `ratio`, and the fraction of a timestep that has it
     /// ([`Schedule::alpha_bar`] inverted).
     pub fn level_at(&self, ratio: f64) -> Level {
@@ -166,4 +202,20 @@ impl Trajectory {
     pub fn steps(&self) -> usize {
         self.levels.len().saturating_sub(1)
     }
+}
+
+/// The fraction of a timestep whose ln(σ/α), linear between whole ones, is that of `ratio`.
+fn timestep_of(alphas_cumprod: &[f32], ratio: f64) -> f64 {
+    let log = |i: usize| {
+        let a = f64::from(alphas_cumprod[i]);
+        (((1.0 - a) / a).sqrt()).ln()
+    };
+    let last = alphas_cumprod.len() - 1;
+    if last == 0 {
+        return 0.0;
+    }
+    let wanted = ratio.max(1e-10).ln();
+    let low = (0..last).rev().find(|&i| log(i) <= wanted).unwrap_or(0);
+    let share = (wanted - log(low)) / (log(low + 1) - log(low));
+    low as f64 + share.clamp(0.0, 1.0)
 }

@@ -84,6 +84,15 @@ CASES["unipc_leading"] = (
     dict(SD, timestep_spacing="leading", steps_offset=1),
     10,
 )
+for spacing in ("karras", "exponential"):
+    more = {f"use_{spacing}_sigmas": True}
+    for start in ("linspace", "leading", "trailing"):
+        config = dict(SD, timestep_spacing=start, **more)
+        CASES[f"euler_{spacing}_{start}"] = (schedulers.EulerDiscreteScheduler, config, 9)
+    for algorithm, end in (("dpmsolver++", "zero"), ("dpmsolver", "sigma_min")):
+        config = dict(SD, algorithm_type=algorithm, final_sigmas_type=end, **more)
+        CASES[f"multi_{algorithm}_{spacing}"] = (schedulers.DPMSolverMultistepScheduler, config, 12)
+    CASES[f"unipc_{spacing}"] = (schedulers.UniPCMultistepScheduler, dict(SD, **more), 10)
 
 
 def main():

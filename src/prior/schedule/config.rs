@@ -37,6 +37,17 @@ pub enum Spacing {
     Linspace,
 }
 
+/// How solvers that think in σ/α (Euler, DPM-Solver, UniPC) spread their noise levels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SigmaSpacing {
+    /// At the timesteps of [`Spacing`].
+    Timesteps,
+    /// (σ/α)^(1/7) evenly (Karras et al. 2022, equation 5).
+    Karras,
+    /// ln(σ/α) evenly.
+    Exponential,
+}
+
 /// A diffusers scheduler config, the keys that describe the process and its discretisation.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
@@ -64,6 +75,8 @@ pub struct Config {
     pub clip_sample_range: f64,
     /// How inference timesteps are spread.
     pub timestep_spacing: Spacing,
+    /// How solvers spread their noise levels.
+    pub sigma_spacing: SigmaSpacing,
     /// Solvers (DPM-Solver, UniPC, Euler) end without noise, else with timestep 0's.
     pub final_sigma_zero: bool,
 }
@@ -84,6 +97,7 @@ impl Default for Config {
             clip_sample: false,
             clip_sample_range: 1.0,
             timestep_spacing: Spacing::Leading,
+            sigma_spacing: SigmaSpacing::Timesteps,
             final_sigma_zero: true,
         }
     }
@@ -123,7 +137,7 @@ impl Defaults {
 }
 
 /// Keys that only configure a sampler, which is the caller's choice here, or record provenance.
-const IRRELEVANT: [&str; 21] = [
+const IRRELEVANT: [&str; 20] = [
     "_class_name",
     "_diffusers_version",
     "_use_default_values",
@@ -136,7 +150,6 @@ const IRRELEVANT: [&str; 21] = [
     "algorithm_type",
     "lower_order_final",
     "euler_at_final",
-    "interpolation_type",
     "original_inference_steps",
     "lambda_min_clipped",
     "flow_shift",
@@ -149,10 +162,9 @@ const IRRELEVANT: [&str; 21] = [
 
 /// Features that change the noise levels or the prediction and that we do not have: each may be
 /// present only with a value that means "off" (null, false, or one of [`HARMLESS`]).
-const MUST_BE_OFF: [&str; 11] = [
+const MUST_BE_OFF: [&str; 10] = [
     "thresholding",
-    "use_karras_sigmas",
-    "use_exponential_sigmas",
+    "interpolation_type",
     "use_beta_sigmas",
     "use_lu_lambdas",
     "use_flow_sigmas",
@@ -164,7 +176,7 @@ const MUST_BE_OFF: [&str; 11] = [
 ];
 
 /// The values of those keys that mean what this module does anyway.
-const HARMLESS: [(&str, &str); 1] = [("timestep_type", "discrete")];
+const HARMLESS: [(&str, &str); 2] = [("timestep_type", "discrete"), ("interpolation_type", "linear")];
 
 impl Config {
     /// Reads the object of a `scheduler_config.json`. Absent keys take the default that diffusers'
@@ -225,6 +237,17 @@ impl Config {
             "set_alpha_to_one" => self.set_alpha_to_one = boolean(key, value)?,
             "clip_sample" => self.clip_sample = boolean(key, value)?,
             "clip_sample_range" => self.clip_sample_range = number(key, value)?,
+            "use_karras_sigmas" | "use_exponential_sigmas" => {
+                let karras = key == "use_karras_sigmas";
+                let spacing = if karras { SigmaSpacing::Karras } else { SigmaSpacing::Exponential };
+                if matches!(value, Value::Null) || !boolean(key, value)? {
+                    return Ok(());
+                }
+                if self.sigma_spacing != SigmaSpacing::Timesteps {
+                    return Err(Error::invalid(key, "is one of two ways of spreading the noise levels"));
+                }
+                self.sigma_spacing = spacing;
+            }
             "timestep_spacing" => {
                 self.timestep_spacing = match value.as_str() {
                     Some("leading") => Spacing::Leading,
@@ -268,6 +291,8 @@ impl Config {
             "set_alpha_to_one": self.set_alpha_to_one,
             "clip_sample": self.clip_sample,
             "clip_sample_range": self.clip_sample_range,
+            "use_karras_sigmas": self.sigma_spacing == SigmaSpacing::Karras,
+            "use_exponential_sigmas": self.sigma_spacing == SigmaSpacing::Exponential,
             "final_sigmas_type": if self.final_sigma_zero { "zero" } else { "sigma_min" },
             "timestep_spacing": match self.timestep_spacing {
                 Spacing::Leading => "leading",
