@@ -127,3 +127,67 @@ fn a_scene_file_is_named_in_its_errors() {
     assert!(text(&output.stderr).contains("error: other.toml: No such file"));
     assert!(!dir.path().join("a.gen3d").exists());
 }
+
+/// A path of the repository, as an argument.
+fn repository(path: &str) -> String {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path).to_str().unwrap().to_owned()
+}
+
+#[test]
+fn pictures_can_be_steered_and_what_does_not_fit_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let picture = image::RgbImage::from_fn(24, 16, |x, _| image::Rgb([if x < 12 { 20 } else { 230 }; 3]));
+    picture.save(dir.path().join("p.png")).unwrap();
+    let (tiny, net) =
+        (repository("tests/parity/pipelines/sd"), repository("tests/parity/pipelines/controlnet0"));
+    let base = ["image", "a (blue:1.3) jay", "--prior", &tiny, "--size", "24x16", "--steps", "2", "-q"];
+    let run = |more: &[&str]| gen3d(dir.path(), &[&base[..], more].concat());
+    let steered = ["--controlnet", &format!("{net}:0.7"), "--control-image", "canny:p.png"];
+    for (out, more) in
+        [("a.png", &steered[..]), ("b.png", &[]), ("c.png", &["--init", "p.png", "--mask", "p.png"])]
+    {
+        let output = run(&[&["--out", out], more].concat());
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        assert_eq!(text(&output.stdout), format!("{out}\n"));
+    }
+    let read = |name: &str| image::open(dir.path().join(name)).unwrap().to_rgb8();
+    // A grid of four.
+    assert_eq!(read("a.png").dimensions(), (48, 32));
+    assert_ne!(read("a.png"), read("b.png"));
+    let faults: [(&[&str], &str); 4] = [
+        (&["--out", "d.png", "--controlnet", &net], "0 for 1 --controlnet"),
+        (&["--out", "d.png", "--controlnet", &tiny, "--control-image", "p.png"], "config.json"),
+        (&["--out", "d.png", "--vae", &net], "ControlNetModel"),
+        (&["--out", "d.png", "--clip-skip", "9"], "clip skip"),
+    ];
+    for (more, part) in faults {
+        let output = run(more);
+        assert!(!output.status.success() && text(&output.stderr).contains(part), "{}", text(&output.stderr));
+    }
+    assert!(!dir.path().join("d.png").exists());
+}
+
+#[test]
+fn priors_have_names() {
+    let dir = tempfile::tempdir().unwrap();
+    let tiny = repository("tests/parity/pipelines/sd");
+    let models = |args: &[&str]| {
+        let args = [&["models"], args].concat();
+        let run = Command::new(cargo_bin("gen3d")).args(args).env("GEN3D_HOME", dir.path()).output();
+        let output = run.unwrap();
+        (output.status.code(), text(&output.stdout), text(&output.stderr))
+    };
+    assert_eq!(models(&["list"]).1.lines().count(), 1);
+    assert_eq!(models(&["add", "tiny", &tiny]).0, Some(0));
+    assert!(models(&["list"]).1.contains(&tiny));
+    let (code, _, stderr) = models(&["add", "tiny", &tiny]);
+    assert!(code == Some(2) && stderr.contains("already"), "{stderr}");
+    let output = Command::new(cargo_bin("gen3d"))
+        .args(["image", "a jay", "--prior", "tiny", "--size", "16", "--steps", "1", "--out", "a.png", "-q"])
+        .env("GEN3D_HOME", dir.path())
+        .current_dir(dir.path())
+        .output();
+    assert!(output.unwrap().status.success() && dir.path().join("a.png").exists());
+    assert_eq!(models(&["remove", "tiny"]).0, Some(0));
+    assert_eq!(models(&["remove", "tiny"]).0, Some(2));
+}

@@ -59,7 +59,7 @@ fn repeat(repeats: usize, mut work: impl FnMut() -> Result<()>) -> Result<Vec<Du
 }
 
 fn text(folder: &Folder, repeats: usize) -> Result<Vec<Duration>> {
-    let encoder = crate::prior::network(folder, "text_encoder", TextEncoder::new)?;
+    let encoder = crate::prior::network(folder, "text_encoder", &Device::Cpu, TextEncoder::new)?;
     let length = encoder.config.max_position_embeddings;
     let ids: Vec<u32> = (0..length).map(|i| (i * 37 % encoder.config.vocab_size) as u32).collect();
     let ids = Tensor::from_vec(ids, (1, length), &Device::Cpu)?;
@@ -67,7 +67,7 @@ fn text(folder: &Folder, repeats: usize) -> Result<Vec<Duration>> {
 }
 
 fn vae(folder: &Folder, repeats: usize) -> Result<Vec<Duration>> {
-    let vae = crate::prior::network(folder, "vae", Vae::new)?;
+    let vae = crate::prior::network(folder, "vae", &Device::Cpu, Vae::new)?;
     let picture = Var::from_tensor(&normal(&[1, 3, 256, 256], 0)?)?;
     repeat(repeats, || {
         let z = vae.encode_mean(picture.as_tensor())?;
@@ -108,7 +108,7 @@ impl Inputs {
 }
 
 fn unet(folder: &Folder, (batch, side): (usize, usize), repeats: usize) -> Result<Vec<Duration>> {
-    let unet = crate::prior::network(folder, "unet", Unet::new)?;
+    let unet = crate::prior::network(folder, "unet", &Device::Cpu, Unet::new)?;
     let inputs = Inputs::new(&unet, batch, side)?;
     repeat(repeats, || unet.predict(&inputs.all()).map(drop))
 }

@@ -2,14 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
-use candle_core::Device;
 use clap::Args;
 use glam::Vec3;
 use image::{GrayImage, RgbImage};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::paint::{Painting, Start, control, paint, png_with_text};
-use crate::prior::Prior;
+use crate::prior::{Prior, prompt};
 use crate::render::camera::Camera;
 use crate::render::sheet::contact_sheet;
 use crate::sample::Control;
@@ -98,10 +97,11 @@ pub(crate) fn run(args: &ImageArgs) -> Result<()> {
     if args.prompt.trim().is_empty() {
         return Err(Error::invalid("prompt", "is empty").hint("say what to show"));
     }
+    prompt::parse(&args.prompt)?;
     let start = start(args)?;
-    let mut prior = Prior::load_with(&args.prior, &args.lora, &Device::Cpu)?;
+    let mut prior = Prior::load_with(&args.prior, &args.lora, &crate::prior::accelerator()?)?;
     if let Some(vae) = &args.vae {
-        prior = prior.with_vae(vae, &Device::Cpu)?;
+        prior = prior.with_vae(vae)?;
     }
     let unknown = prior.unknown_words(&args.prompt);
     if !unknown.is_empty() {

@@ -35,7 +35,12 @@ impl LatentGuide {
     /// # Errors
     /// Unknown prior, damaged weights, a picture size that the prior cannot take.
     pub(super) fn load(config: &Config, prompt: &str) -> Result<Self> {
-        let prior = Prior::load(&config.prior, &Device::Cpu)?;
+        // The same bytes for the same seed are the CPU's promise: who asks for it gets it for all.
+        let device = match config.device.as_str() {
+            "cpu" => Device::Cpu,
+            _ => crate::prior::accelerator()?,
+        };
+        let prior = Prior::load(&config.prior, &device)?;
         if prior.unet.config.latent_channels() != prior.vae.latent_channels() {
             return Err(Error::invalid(
                 "--prior",
@@ -56,7 +61,7 @@ impl LatentGuide {
             texts.extend(View::ALL.iter().map(|v| words.prompt(prompt, *v)));
         }
         let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
-        let mut with = prior.encode_texts(&texts, &Device::Cpu)?;
+        let mut with = prior.encode_texts(&texts)?;
         let without = with.remove(0);
         let guidance = guidance::Guidance {
             rescale: config.sds.guidance_rescale,
@@ -105,11 +110,11 @@ impl Guide for LatentGuide {
 
     fn guide(&self, views: &Views<'_>, timings: &mut Timings) -> Result<Guidance> {
         let shape = (views.cameras.len(), 3, views.size, views.size);
-        let pixels = Var::from_vec(views.pixels.to_vec(), shape, &Device::Cpu)?;
+        let pixels = Var::from_vec(views.pixels.to_vec(), shape, &self.prior.device)?;
         let z = timings.time("optimize.encode", || self.prior.vae.encode_mean(pixels.as_tensor()))?;
         let mut model = UnetPredictor::new(&self.prior, self.without.clone(), self.prompts(views.cameras)?);
         if self.prior.is_camera_conditioned() {
-            model.cameras = Some(embeddings(views.cameras)?);
+            model.cameras = Some(embeddings(views.cameras, &self.prior.device)?);
         }
         let predictor = Guided { model: &model, guidance: &self.guidance };
         let sds = timings.time("optimize.unet", || {
@@ -125,9 +130,9 @@ impl Guide for LatentGuide {
     }
 }
 
-fn embeddings(cameras: &[Camera]) -> Result<Tensor> {
+fn embeddings(cameras: &[Camera], device: &Device) -> Result<Tensor> {
     let numbers: Vec<f32> = cameras.iter().flat_map(Camera::embedding).collect();
-    Ok(Tensor::from_vec(numbers, (cameras.len(), 16), &Device::Cpu)?)
+    Ok(Tensor::from_vec(numbers, (cameras.len(), 16), device)?)
 }
 
 /// ∂L/∂pixels from ∂L/∂z: the tape of `Σ z · g` with `g` held constant.

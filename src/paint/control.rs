@@ -45,7 +45,7 @@ pub fn load(
     }
     let part = if dir.join("controlnet/config.json").is_file() { "controlnet" } else { "." };
     let folder = Folder::Disk(dir.into());
-    let net = crate::prior::network(&folder, part, ControlNet::new)?;
+    let net = crate::prior::network(&folder, part, &prior.device, ControlNet::new)?;
     let (c, u) = (&net.config.unet, &prior.unet.config);
     let fits = c.block_out_channels == u.block_out_channels
         && c.cross_attention_dim == u.cross_attention_dim
@@ -53,7 +53,7 @@ pub fn load(
     if !fits {
         return Err(Error::file(dir, "does not fit the prior").hint("it was made for another model"));
     }
-    let picture = tensor(picture, size)?.affine(0.5, 0.5)?.clamp(0f32, 1f32)?;
+    let picture = tensor(picture, size, &prior.device)?.affine(0.5, 0.5)?.clamp(0f32, 1f32)?;
     Ok(Control { net, picture, scale, guess })
 }
 

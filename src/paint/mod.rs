@@ -131,16 +131,16 @@ pub fn paint_latents(
 }
 
 fn predictor<'a>(prior: &'a Prior, what: &Painting, controls: &'a [Control]) -> Result<UnetPredictor<'a>> {
-    let device = Device::Cpu;
+    let device = &prior.device;
     // As in diffusers, the negative prompt passes through all blocks.
     let texts = [(what.negative_prompt.as_str(), 0), (what.prompt.as_str(), what.clip_skip)];
-    let mut texts = prior.text.encode(&texts, &device)?;
+    let mut texts = prior.text.encode(&texts, device)?;
     let conditional = texts.pop().ok_or_else(|| Error::Failed("no text".into()))?;
     let mut model = UnetPredictor::new(prior, texts.remove(0), conditional);
     model.controls = controls;
     if prior.is_camera_conditioned() {
         let embeddings: Vec<f32> = what.cameras.iter().flat_map(Camera::embedding).collect();
-        model.cameras = Some(Tensor::from_vec(embeddings, (what.cameras.len(), 16), &device)?);
+        model.cameras = Some(Tensor::from_vec(embeddings, (what.cameras.len(), 16), device)?);
     }
     if prior.unet.config.latent_channels() != prior.vae.latent_channels() {
         model.further = what.start.as_ref().map(|s| s.hole(prior, what.size)).transpose()?.flatten();
@@ -154,7 +154,7 @@ fn noise(prior: &Prior, what: &Painting) -> Result<Tensor> {
     let (w, h) = ((what.size.0 / factor) as usize, (what.size.1 / factor) as usize);
     let shape = (what.count as usize, prior.vae.latent_channels(), h, w);
     let values = Rng::new(what.seed, Stream::Sampler, 0).normals(0, shape.0 * shape.1 * h * w);
-    Ok(Tensor::from_vec(values, shape, &Device::Cpu)?)
+    Ok(Tensor::from_vec(values, shape, &prior.device)?)
 }
 
 /// The last `strength` of a trajectory's steps, at least one.
@@ -175,7 +175,7 @@ fn pictures(x: &Tensor) -> Result<Vec<RgbImage>> {
 }
 
 /// `[1, 3, H, W]` in −1..1 of a picture scaled to `size` (width, height).
-fn tensor(picture: &RgbImage, size: (u32, u32)) -> Result<Tensor> {
+fn tensor(picture: &RgbImage, size: (u32, u32), device: &Device) -> Result<Tensor> {
     let (w, h) = size;
     let picture = imageops::resize(picture, w, h, imageops::FilterType::CatmullRom);
     let plane = (w * h) as usize;
@@ -185,7 +185,7 @@ fn tensor(picture: &RgbImage, size: (u32, u32)) -> Result<Tensor> {
             values[c * plane + i] = f32::from(pixel.0[c]) / 127.5 - 1.0;
         }
     }
-    Ok(Tensor::from_vec(values, (1, 3, h as usize, w as usize), &Device::Cpu)?)
+    Ok(Tensor::from_vec(values, (1, 3, h as usize, w as usize), device)?)
 }
 
 /// A picture of `[3, height, width]` sRGB values in −1..1.

@@ -1,6 +1,6 @@
 //! A picture to start from, and the hole in it.
 
-use candle_core::{Device, Tensor};
+use candle_core::Tensor;
 use image::{GrayImage, Luma, RgbImage, imageops};
 
 use super::tensor;
@@ -23,7 +23,7 @@ pub struct Start {
 impl Start {
     /// Latents `[1, c, h, w]` of the picture.
     pub(super) fn encode(&self, prior: &Prior, size: (u32, u32)) -> Result<Tensor> {
-        prior.vae.encode_mean(&tensor(&self.picture, size)?)
+        prior.vae.encode_mean(&tensor(&self.picture, size, &prior.device)?)
     }
 
     /// 1 where the mask is black, shaped to broadcast over the latents `z`; nothing without a mask.
@@ -42,8 +42,9 @@ impl Start {
         let (w, h) = size;
         let mask = imageops::resize(mask, w, h, imageops::FilterType::Triangle);
         let open: Vec<f32> = mask.pixels().map(|p| if p.0[0] < 128 { 1.0 } else { 0.0 }).collect();
-        let open = Tensor::from_vec(open, (1, 1, h as usize, w as usize), &Device::Cpu)?;
-        let masked = prior.vae.encode_mean(&tensor(&self.picture, size)?.broadcast_mul(&open)?)?;
+        let open = Tensor::from_vec(open, (1, 1, h as usize, w as usize), &prior.device)?;
+        let masked =
+            prior.vae.encode_mean(&tensor(&self.picture, size, &prior.device)?.broadcast_mul(&open)?)?;
         // Nearest, as diffusers scales the mask: the first pixel of each block.
         let factor = prior.vae.factor() as u32;
         let small = GrayImage::from_fn(w / factor, h / factor, |x, y| {
@@ -51,7 +52,7 @@ impl Start {
         });
         let values: Vec<f32> = small.pixels().map(|p| f32::from(p.0[0])).collect();
         let (_, _, rows, columns) = masked.dims4()?;
-        let small = Tensor::from_vec(values, (1, 1, rows, columns), &Device::Cpu)?;
+        let small = Tensor::from_vec(values, (1, 1, rows, columns), &prior.device)?;
         Ok(Some(Tensor::cat(&[&small, &masked], 1)?.contiguous()?))
     }
 

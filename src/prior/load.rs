@@ -52,7 +52,7 @@ impl Prior {
     ///
     /// # Errors
     /// As [`Prior::load`]; if its latents have another shape.
-    pub fn with_vae(mut self, dir: &Path, device: &Device) -> Result<Self> {
+    pub fn with_vae(mut self, dir: &Path) -> Result<Self> {
         if !dir.is_dir() {
             return Err(Error::invalid("--vae", format!("no folder {}", dir.display()))
                 .hint("give a folder with config.json and diffusion_pytorch_model.safetensors"));
@@ -60,7 +60,7 @@ impl Prior {
         let part = if dir.join("vae/config.json").is_file() { "vae" } else { "." };
         let folder = Folder::Disk(dir.into());
         let (factor, side) = (self.vae.factor(), self.vae.latent_channels());
-        self.vae = network(&folder, part, None, device, Autoencoder::new)?;
+        self.vae = network(&folder, part, None, &self.device, Autoencoder::new)?;
         if (self.vae.factor(), self.vae.latent_channels()) != (factor, side) {
             let (f, c) = (self.vae.factor(), self.vae.latent_channels());
             let why = format!("gives {c} channels of 1/{f}, the prior has {side} of 1/{factor}");
@@ -90,6 +90,7 @@ fn assemble(folder: &Folder, name: &str, loras: &Loras, device: &Device) -> Resu
         text: TextEncoders { zeros_if_empty: zeros && all.len() > 1, all },
         unet: network(folder, "unet", Some((Part::Unet, &adapters)), device, Unet::new)?,
         vae: network(folder, "vae", None, device, Autoencoder::new)?,
+        device: device.clone(),
         schedule: schedule(folder)?,
         words: folder.text("words.txt").ok().map(|t| t.lines().map(str::to_owned).collect()),
     };

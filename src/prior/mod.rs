@@ -30,7 +30,7 @@ use std::collections::BTreeSet;
 
 use candle_core::{Device, Tensor};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use autoencoder::Autoencoder;
 use conditioning::{Conditioning, TextEncoders};
 use schedule::Schedule;
@@ -50,6 +50,8 @@ pub struct Prior {
     pub unet: Unet,
     /// Pictures to latents and back.
     pub vae: Autoencoder,
+    /// Where the networks run.
+    pub device: Device,
     /// The noise schedule.
     pub schedule: Schedule,
     words: Option<BTreeSet<String>>,
@@ -60,9 +62,9 @@ impl Prior {
     ///
     /// # Errors
     /// If a text cannot be tokenized or encoded.
-    pub fn encode_texts(&self, texts: &[&str], device: &Device) -> Result<Vec<Conditioning>> {
+    pub fn encode_texts(&self, texts: &[&str]) -> Result<Vec<Conditioning>> {
         let texts: Vec<(&str, usize)> = texts.iter().map(|t| (*t, 0)).collect();
-        self.text.encode(&texts, device)
+        self.text.encode(&texts, &self.device)
     }
 
     /// Side in pixels of the pictures the prior was trained on.
@@ -89,6 +91,22 @@ impl Prior {
     }
 }
 
+/// The device a prior's networks run on best: a GPU in builds for one (`cuda`, `metal`), else the CPU.
+///
+/// # Errors
+/// If the build is for a GPU and it cannot be opened.
+pub fn accelerator() -> Result<Device> {
+    let device = if cfg!(feature = "cuda") {
+        Device::new_cuda(0)
+    } else if cfg!(feature = "metal") {
+        Device::new_metal(0)
+    } else {
+        Ok(Device::Cpu)
+    };
+    let hint = "`--device cpu` works everywhere; `nvidia-smi` tells whether the driver sees a card";
+    device.map_err(|e| Error::Gpu(e.to_string()).hint(hint))
+}
+
 /// A network of one part of a folder, frozen, its file checked for missing and unused tensors.
 ///
 /// # Errors
@@ -96,9 +114,10 @@ impl Prior {
 pub fn network<C: serde::de::DeserializeOwned, N>(
     folder: &files::Folder,
     part: &str,
+    device: &Device,
     build: impl FnOnce(C, &weights::Weights) -> Result<N>,
 ) -> Result<N> {
-    load::network(folder, part, None, &Device::Cpu, build)
+    load::network(folder, part, None, device, build)
 }
 
 /// Text conditioning `[prompts, L, hidden_size]`.

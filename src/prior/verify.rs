@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 
-use candle_core::{DType, Tensor, Var};
+use candle_core::{DType, Device, Tensor, Var};
 
 use super::autoencoder::Autoencoder;
 use super::control::ControlNet;
@@ -155,7 +155,7 @@ fn relative_error(a: &Tensor, b: &Tensor) -> Result<f64> {
 }
 
 fn text(folder: &Folder, reference: &mut Reference<'_>) -> Result<()> {
-    let encoder = network(folder, "text_encoder", TextEncoder::new)?;
+    let encoder = network(folder, "text_encoder", &Device::Cpu, TextEncoder::new)?;
     let ids = reference.input("input_ids")?.to_dtype(DType::U32)?;
     let encoded = encoder.encode(&ids)?;
     reference.check("text_hidden_states", &encoded.last)?;
@@ -180,7 +180,7 @@ fn inputs<'a>(reference: &'a Reference<'_>) -> Result<UnetInputs<'a>> {
 }
 
 fn unet(folder: &Folder, reference: &mut Reference<'_>) -> Result<()> {
-    let unet = network(folder, "unet", Unet::new)?;
+    let unet = network(folder, "unet", &Device::Cpu, Unet::new)?;
     let residuals = reference.list("down_residuals.")?;
     let prediction = unet.predict(&UnetInputs {
         down_residuals: &residuals,
@@ -191,7 +191,7 @@ fn unet(folder: &Folder, reference: &mut Reference<'_>) -> Result<()> {
 }
 
 fn control(folder: &Folder, reference: &mut Reference<'_>) -> Result<()> {
-    let net = network(folder, "controlnet", ControlNet::new)?;
+    let net = network(folder, "controlnet", &Device::Cpu, ControlNet::new)?;
     let picture = reference.input("controlnet_cond")?;
     let residuals = net.forward(&inputs(reference)?, picture, 1.0, false)?;
     for (i, down) in residuals.down.iter().enumerate() {
@@ -201,7 +201,7 @@ fn control(folder: &Folder, reference: &mut Reference<'_>) -> Result<()> {
 }
 
 fn vae(folder: &Folder, reference: &mut Reference<'_>) -> Result<()> {
-    let vae = network(folder, "vae", Autoencoder::new)?;
+    let vae = network(folder, "vae", &Device::Cpu, Autoencoder::new)?;
     if reference.optional("latent_mean").is_some() {
         let mean = vae.encode_unscaled(reference.input("image")?)?;
         reference.check("latent_mean", &mean)?;

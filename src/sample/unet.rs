@@ -1,13 +1,13 @@
 //! A prior's U-Net as a [`ConditionedPredictor`].
 
-use candle_core::{Device, Tensor};
+use candle_core::Tensor;
 
 use super::guidance::{Branch, ConditionedPredictor};
 use crate::error::{Error, Result};
 use crate::prior::Prior;
 use crate::prior::conditioning::Conditioning;
 use crate::prior::control::{ControlNet, Residuals};
-use crate::prior::schedule::per_sample;
+use crate::prior::nn;
 use crate::prior::unet::{Added, UnetInputs};
 
 /// ε̂ of a prior under given texts, cameras and control pictures.
@@ -43,16 +43,54 @@ impl<'a> UnetPredictor<'a> {
     pub fn new(prior: &'a Prior, unconditional: Conditioning, conditional: Conditioning) -> Self {
         Self { prior, unconditional, conditional, cameras: None, further: None, controls: &[] }
     }
+}
 
-    fn conditioning(&self, batch: usize, branches: &[Branch]) -> Result<Conditioning> {
-        let rows = branches.iter().map(|branch| match branch {
-            Branch::Unconditional => self.unconditional.rows(batch),
-            Branch::Conditional => self.conditional.rows(batch),
+impl ConditionedPredictor for UnetPredictor<'_> {
+    /// The branches side by side: a pass through the network has serial stretches, which another's
+    /// parallel ones fill.
+    fn predict(&self, x_t: &Tensor, t: &[f32], branches: &[Branch]) -> Result<Tensor> {
+        let batch = t.len() / branches.len().max(1);
+        let done = nn::in_parts(branches.len(), |i| {
+            let x = x_t.narrow(0, i * batch, batch)?.contiguous()?;
+            self.branch(&x, &t[i * batch..(i + 1) * batch], branches[i])
+        })?;
+        Ok(Tensor::cat(&done, 0)?)
+    }
+}
+
+impl UnetPredictor<'_> {
+    fn branch(&self, x_t: &Tensor, t: &[f32], branch: Branch) -> Result<Tensor> {
+        let text = match branch {
+            Branch::Unconditional => self.unconditional.rows(t.len())?,
+            Branch::Conditional => self.conditional.rows(t.len())?,
             Branch::Negative(i) => {
-                Err(Error::invalid("guidance", format!("no text for negative branch {i}")))
+                return Err(Error::invalid("guidance", format!("no text for negative branch {i}")));
             }
-        });
-        Conditioning::stack(&rows.collect::<Result<Vec<_>>>()?)
+        };
+        let with_further = match &self.further {
+            Some(further) => {
+                let (_, c, h, w) = further.dims4()?;
+                Some(Tensor::cat(&[x_t, &further.expand((t.len(), c, h, w))?], 1)?.contiguous()?)
+            }
+            None => None,
+        };
+        let (unet, cameras) = (&self.prior.unet, self.cameras.as_ref());
+        let input = with_further.as_ref().unwrap_or(x_t);
+        let with_rays = unet.with_rays(input, cameras)?;
+        let time = Tensor::from_vec(t.to_vec(), t.len(), x_t.device())?;
+        let time_ids = self.time_ids(x_t)?;
+        let inputs = UnetInputs {
+            class_labels: cameras,
+            added: text.pooled.as_ref().map(|p| Added { text_embeds: p, time_ids: &time_ids }),
+            ..UnetInputs::new(with_rays.as_ref().unwrap_or(input), &time, &text.context)
+        };
+        let residuals = self.residuals(&inputs, x_t, branch)?;
+        let output = unet.predict(&UnetInputs {
+            down_residuals: residuals.as_ref().map_or(&[], |r| &r.down),
+            mid_residual: residuals.as_ref().map(|r| &r.mid),
+            ..inputs
+        })?;
+        self.prior.schedule.to_epsilon(&output, x_t, t)
     }
 
     /// SDXL's sizes: original and target are the picture's own, nothing is cropped.
@@ -65,76 +103,24 @@ impl<'a> UnetPredictor<'a> {
 
     /// The sum of all controls' residuals for `inputs`, whose `sample` is the U-Net's; `x_t` are the
     /// latents alone.
-    fn residuals(
-        &self,
-        inputs: &UnetInputs<'_>,
-        x_t: &Tensor,
-        branches: &[Branch],
-    ) -> Result<Option<Residuals>> {
+    fn residuals(&self, inputs: &UnetInputs<'_>, x_t: &Tensor, branch: Branch) -> Result<Option<Residuals>> {
         let rows = x_t.dim(0)?;
         let mut sum: Option<Residuals> = None;
         for control in self.controls {
+            if control.guess && branch != Branch::Conditional {
+                continue;
+            }
             // A ControlNet that was trained beside an inpainting U-Net sees the latents alone.
             let own = control.net.config.unet.in_channels == inputs.sample.dim(1)?;
             let inputs = UnetInputs { sample: if own { inputs.sample } else { x_t }, ..*inputs };
             let (_, c, h, w) = control.picture.dims4()?;
             let picture = control.picture.expand((rows, c, h, w))?.contiguous()?;
-            let mut got = control.net.forward(&inputs, &picture, control.scale, control.guess)?;
-            if control.guess {
-                got = only_conditional(&got, rows, branches)?;
-            }
+            let got = control.net.forward(&inputs, &picture, control.scale, control.guess)?;
             sum = Some(match sum {
                 Some(sum) => sum.plus(&got)?,
                 None => got,
             });
         }
         Ok(sum)
-    }
-}
-
-/// Residuals of the branches without a prompt set to zero.
-fn only_conditional(residuals: &Residuals, rows: usize, branches: &[Branch]) -> Result<Residuals> {
-    let batch = rows / branches.len().max(1);
-    let weight = |b: &Branch| f64::from(u8::from(*b == Branch::Conditional));
-    let weights: Vec<f64> = branches.iter().flat_map(|b| vec![weight(b); batch]).collect();
-    let mask = |t: &Tensor| -> Result<Tensor> { Ok(t.broadcast_mul(&per_sample(weights.clone(), t)?)?) };
-    Ok(Residuals {
-        down: residuals.down.iter().map(mask).collect::<Result<_>>()?,
-        mid: mask(&residuals.mid)?,
-    })
-}
-
-impl ConditionedPredictor for UnetPredictor<'_> {
-    fn predict(&self, x_t: &Tensor, t: &[f32], branches: &[Branch]) -> Result<Tensor> {
-        let text = self.conditioning(t.len() / branches.len().max(1), branches)?;
-        let cameras = match &self.cameras {
-            Some(c) => Some(Tensor::cat(&vec![c; branches.len()], 0)?),
-            None => None,
-        };
-        let with_further = match &self.further {
-            Some(further) => {
-                let (_, c, h, w) = further.dims4()?;
-                let further = further.expand((t.len(), c, h, w))?;
-                Some(Tensor::cat(&[x_t, &further], 1)?.contiguous()?)
-            }
-            None => None,
-        };
-        let unet = &self.prior.unet;
-        let input = with_further.as_ref().unwrap_or(x_t);
-        let with_rays = unet.with_rays(input, cameras.as_ref())?;
-        let time = Tensor::from_vec(t.to_vec(), t.len(), &Device::Cpu)?.to_device(x_t.device())?;
-        let time_ids = self.time_ids(x_t)?;
-        let inputs = UnetInputs {
-            class_labels: cameras.as_ref(),
-            added: text.pooled.as_ref().map(|p| Added { text_embeds: p, time_ids: &time_ids }),
-            ..UnetInputs::new(with_rays.as_ref().unwrap_or(input), &time, &text.context)
-        };
-        let residuals = self.residuals(&inputs, x_t, branches)?;
-        let output = unet.predict(&UnetInputs {
-            down_residuals: residuals.as_ref().map_or(&[], |r| &r.down),
-            mid_residual: residuals.as_ref().map(|r| &r.mid),
-            ..inputs
-        })?;
-        self.prior.schedule.to_epsilon(&output, x_t, t)
     }
 }

@@ -12,6 +12,7 @@ use super::pictures::{Pictures, batch_indices};
 use super::run::{Run, learning_rate};
 use crate::error::{Error, Result};
 use crate::prior::encode_prompts;
+use crate::prior::nn;
 use crate::prior::nn::adam::{AdamConfig, AdamW};
 use crate::prior::schedule::Schedule;
 use crate::prior::text::TextEncoder;
@@ -49,16 +50,6 @@ struct Batch {
     captions: Vec<Option<usize>>,
     cameras: Tensor,
     t: Vec<f32>,
-}
-
-/// `parts` pools that share the threads there are. The number of parts, not that of threads, decides
-/// in which order gradients are summed, and so the result's bytes.
-fn pools(parts: usize) -> Result<Vec<rayon::ThreadPool>> {
-    let each = rayon::current_num_threads().div_ceil(parts.max(1));
-    (0..parts.max(1))
-        .map(|_| rayon::ThreadPoolBuilder::new().num_threads(each).build())
-        .collect::<std::result::Result<_, _>>()
-        .map_err(|e| Error::Failed(format!("threads: {e}")))
 }
 
 /// One training run in progress: networks, optimiser and data.
@@ -145,32 +136,17 @@ impl<'a> Training<'a> {
         Ok(((prediction - target)?.sqr()?.mean_all()? * share)?)
     }
 
-    /// The loss of `step` and its gradients, in as many parts as there are pools.
-    ///
-    /// Parts run side by side, each on threads of its own: what is serial in one (copies, small layers,
-    /// the tape itself) overlaps with the other's, and nobody waits for a thread to wake up.
-    fn gradients(&self, step: u32, pools: &[rayon::ThreadPool]) -> Result<(f64, Vec<GradStore>)> {
+    /// The loss of `step` and its gradients, in parts side by side. The number of parts decides in which
+    /// order gradients are summed, and so the result's bytes.
+    fn gradients(&self, step: u32, parts: usize) -> Result<(f64, Vec<GradStore>)> {
         let batch = self.batch(step)?;
-        let parts = pools.len();
         let part = |i: usize| -> Result<(f64, GradStore)> {
             let rows = i * batch.t.len() / parts..(i + 1) * batch.t.len() / parts;
             let loss = self.partial_loss(&batch, rows)?;
             Ok((f64::from(loss.to_scalar::<f32>()?), loss.backward()?))
         };
-        let done: Vec<Result<(f64, GradStore)>> = std::thread::scope(|scope| {
-            let part = &part;
-            let run = |(i, pool): (usize, &'_ rayon::ThreadPool)| pool.install(|| part(i));
-            let threads: Vec<_> = pools.iter().enumerate().map(|at| scope.spawn(move || run(at))).collect();
-            threads.into_iter().map(|t| t.join().expect("no panic in a layer")).collect()
-        });
-        let mut total = 0.0;
-        let mut gradients = Vec::with_capacity(parts);
-        for result in done {
-            let (loss, gradient) = result?;
-            total += loss;
-            gradients.push(gradient);
-        }
-        Ok((total, gradients))
+        let (losses, gradients): (Vec<f64>, _) = nn::in_parts(parts, part)?.into_iter().unzip();
+        Ok((losses.iter().sum(), gradients))
     }
 
     /// Trains to `config.unet.steps`, going on from a checkpoint if there is one. With every
@@ -182,9 +158,9 @@ impl<'a> Training<'a> {
         let u = self.config.unet.clone();
         let first = run.restore(CHECKPOINT, &mut self.adam)?;
         let (mut sum, mut counted) = (0.0, 0u32);
-        let pools = pools(u.parts.min(u.batch))?;
+        let parts = u.parts.clamp(1, u.batch.max(1));
         for step in first..u.steps {
-            let (value, gradients) = self.gradients(step, &pools)?;
+            let (value, gradients) = self.gradients(step, parts)?;
             if !value.is_finite() {
                 return Err(Error::Failed(format!("u-net: the loss is {value} at step {step}"))
                     .hint("lower unet.learning_rate"));
@@ -221,5 +197,57 @@ impl<'a> Training<'a> {
             all.iter().filter_map(|(k, v)| Some((k.strip_prefix(prefix)?.to_owned(), v.clone()))).collect()
         };
         Ok(Trained { text: part(TEXT), unet: part(UNET) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::train::data::{DataConfig, Dataset};
+
+    /// The gradient of a batch does not depend on the parts it is computed in.
+    #[test]
+    fn parts_have_the_gradient_of_the_whole() {
+        let mut config = TrainConfig { image_size: 16, text_width: 8, text_layers: 1, ..Default::default() };
+        config.vae.channels = vec![8, 16];
+        config.unet.channels = vec![16, 32];
+        config.unet.heads = 2;
+        config.unet.batch = 6;
+        let props = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("scenes/props");
+        let small = DataConfig { image_size: 16, supersample: 1, ..DataConfig::default() };
+        let data = Dataset::open(None, &props, small, 1).unwrap();
+        let pictures = Pictures::draw(&data, 12, 16, |_| Ok(())).unwrap();
+        let tokenizer = Tokenizer::train(&data.captions(), 2000, config.max_tokens).unwrap();
+        let values = Rng::new(3, Stream::Probe, 0).normals(0, 12 * 4 * 8 * 8);
+        let values = Tensor::from_vec(values, (12, 4, 8, 8), &Device::Cpu).unwrap();
+        let training = Training::new(&config, &tokenizer, Latents { values, pictures: &pictures }).unwrap();
+        let sum = |parts: usize| {
+            let (loss, stores) = training.gradients(3, parts).unwrap();
+            let mut all = HashMap::new();
+            for (name, var) in training.adam.vars() {
+                let found = stores.iter().filter_map(|s| s.get(var.as_tensor()));
+                let total = found.fold(None::<Tensor>, |sum, g| {
+                    Some(match sum {
+                        Some(sum) => (sum + g).unwrap(),
+                        None => g.clone(),
+                    })
+                });
+                all.insert(name.to_owned(), total.unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap());
+            }
+            (loss, all)
+        };
+        let (loss, whole) = sum(1);
+        for parts in [2, 3] {
+            let (other, cut) = sum(parts);
+            assert!((other - loss).abs() < 1e-5, "{loss} {other}");
+            let mut moved = 0;
+            for (name, a) in &whole {
+                let size = a.iter().map(|v| v * v).sum::<f32>().sqrt();
+                let off = a.iter().zip(&cut[name]).map(|(a, b)| (a - b).powi(2)).sum::<f32>().sqrt();
+                assert!(off <= 1e-4 * size + 1e-7, "{parts} parts: {name} {off} of {size}");
+                moved += usize::from(size > 0.0);
+            }
+            assert!(moved > 20, "{moved}");
+        }
     }
 }

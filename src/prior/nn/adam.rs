@@ -66,6 +66,11 @@ impl AdamW {
         Ok(Self { config, slots, steps: 0 })
     }
 
+    /// The variables by name.
+    pub fn vars(&self) -> impl Iterator<Item = (&str, &Var)> {
+        self.slots.iter().map(|s| (s.name.as_str(), &s.var))
+    }
+
     /// One update with learning rate `rate`; returns the gradients' global norm before clipping.
     ///
     /// # Errors

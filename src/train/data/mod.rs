@@ -150,6 +150,10 @@ impl Dataset {
         if props_found.is_empty() {
             return Err(Error::file(props, "holds no recipe"));
         }
+        let nouns: BTreeSet<&String> = props_found.iter().filter_map(|r| r.names().first()).collect();
+        if let Some(stranger) = config.favourites.iter().find(|f| !nouns.contains(f)) {
+            return Err(Error::invalid("data.favourites", format!("no recipe is first called {stranger:?}")));
+        }
         let weights = weights(&props_found, &config);
         let empty = || (0..LOOKS).map(|_| OnceLock::new()).collect();
         let props = props_found.into_iter().map(|recipe| Prop { recipe, looks: empty() }).collect();
@@ -386,6 +390,29 @@ mod tests {
             same += usize::from(x.rgb == z.rgb);
         }
         assert_eq!(same, 0, "another seed gives other pictures");
+    }
+
+    #[test]
+    fn favourites_are_drawn_more_often_and_must_be_known() {
+        let props = Path::new(env!("CARGO_MANIFEST_DIR")).join("scenes/props");
+        let open = |favourites: &[&str]| {
+            let favourites = favourites.iter().map(|f| (*f).to_owned()).collect();
+            let config = DataConfig {
+                image_size: 8,
+                supersample: 1,
+                recipes: 1.0,
+                scenes: 0.0,
+                favourites,
+                favourite_weight: 30.0,
+                ..DataConfig::default()
+            };
+            Dataset::open(None, &props, config, 1)
+        };
+        let count =
+            |data: &Dataset| (0..100).filter(|i| data.sample(*i).unwrap().caption.contains("apple")).count();
+        let (plain, often) = (count(&open(&[]).unwrap()), count(&open(&["apple"]).unwrap()));
+        assert!(plain <= 8 && often >= 15, "{plain} {often}");
+        assert!(open(&["zebra"]).err().unwrap().to_string().contains("zebra"));
     }
 
     #[test]
