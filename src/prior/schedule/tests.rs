@@ -102,9 +102,12 @@ fn config_survives_json_and_strangers_are_named() {
         num_train_timesteps: 3,
         prediction_type: Prediction::V,
         timestep_spacing: Spacing::Trailing,
+        sigma_spacing: SigmaSpacing::Exponential,
         ..Config::default()
     };
     assert_eq!(Config::from_json(&config.to_json()).unwrap(), config);
+    let both = json!({"use_karras_sigmas": true, "use_exponential_sigmas": true});
+    assert!(Config::from_json(&both).unwrap_err().to_string().contains("one of two"));
     assert_eq!(Schedule::new(config).unwrap().alphas_cumprod.len(), 3);
     let pndm = json!({"_class_name": "PNDMScheduler", "_diffusers_version": "0.6.0",
         "beta_end": 0.012, "beta_schedule": "scaled_linear", "beta_start": 0.00085, "clip_sample": false,
@@ -117,7 +120,9 @@ fn config_survives_json_and_strangers_are_named() {
         ("timestep_spacing", json!(3)),
         ("beta_start", json!("x")),
         ("_class_name", json!("FlowMatchEulerDiscreteScheduler")),
-        ("use_karras_sigmas", json!(true)),
+        ("use_karras_sigmas", json!("yes")),
+        ("use_beta_sigmas", json!(true)),
+        ("interpolation_type", json!("log_linear")),
         ("final_sigmas_type", json!("sigma_max")),
         ("timestep_type", json!("zero")),
         ("shift", json!(3.0)),
