@@ -115,6 +115,14 @@ fn error(case: &Case, change: impl FnOnce(&mut Painting, &mut Vec<Control>)) -> 
     f64::from(norm(&(got - &tensors["latents"]).unwrap()) / norm(&tensors["latents"]))
 }
 
+/// A checkpoint in one file, its tokenizer beside it, is the folder.
+#[test]
+fn a_single_file_of_sdxl_is_its_folder() {
+    let case = reference().cases.into_iter().find(|c| c.name == "xl").unwrap();
+    let single = error(&Case { prior: "xl/single.safetensors".into(), ..case }, |_, _| ());
+    assert!(single < 1e-4, "{single:e}");
+}
+
 #[test]
 fn every_pipeline_paints_what_diffusers_paints() {
     let cases = reference().cases;

@@ -15,6 +15,7 @@ mod load;
 pub mod lora;
 pub mod nn;
 pub mod prompt;
+mod reading;
 pub mod registry;
 pub mod schedule;
 mod single_config;

@@ -337,6 +337,7 @@ def original_names(unet, vae, text, open_clip):
         else:
             new = name
             for a, b in [("time_embedding.linear_1", "time_embed.0"), ("time_embedding.linear_2", "time_embed.2"),
+                         ("add_embedding.linear_1", "label_emb.0.0"), ("add_embedding.linear_2", "label_emb.0.2"),
                          ("conv_norm_out", "out.0"), ("conv_out", "out.2"), ("conv_in", "input_blocks.0.0")]:
                 new = new.replace(a, b)
         out["model.diffusion_model." + new] = p
@@ -366,7 +367,12 @@ def original_names(unet, vae, text, open_clip):
     if not open_clip:
         out |= {"cond_stage_model.transformer." + n: p for n, p in text.items()}
         return out
-    head = "cond_stage_model.model."
+    return out | open_clip_names(text, "cond_stage_model.model.", unused_block=True)
+
+
+def open_clip_names(text, head, unused_block):
+    """A text encoder under the names of open_clip; with a last block that Stable Diffusion 2 does not use."""
+    out = {}
     bare = {n.removeprefix("text_model."): p for n, p in text.items()}
     out[head + "token_embedding.weight"] = bare.pop("embeddings.token_embedding.weight")
     out[head + "positional_embedding"] = bare.pop("embeddings.position_embedding.weight")
@@ -380,10 +386,12 @@ def original_names(unet, vae, text, open_clip):
             for a, b in [("self_attn.out_proj", "attn.out_proj"), ("layer_norm1", "ln_1"), ("layer_norm2", "ln_2"),
                          ("mlp.fc1", "mlp.c_fc"), ("mlp.fc2", "mlp.c_proj")]:
                 out[f"{new}{b}.{kind}"] = bare.pop(f"{old}{a}.{kind}")
-            # A last block that Stable Diffusion 2 does not use.
-            if i == layers - 1:
+            if unused_block and i == layers - 1:
                 for n in [n for n in out if n.startswith(new)]:
                     out[n.replace(f"resblocks.{i}.", f"resblocks.{layers}.")] = torch.ones_like(out[n])
+    if "text_projection.weight" in bare:
+        out[head + "text_projection"] = bare.pop("text_projection.weight").T
+        out[head + "logit_scale"] = torch.tensor(4.6)
     assert not bare, bare.keys()
     return out
 

@@ -74,10 +74,10 @@ def text_encoder(cls, vocab, width, **more):
     return g.randomise(cls(CLIPTextConfig(**(config | more))))
 
 
-def vae():
+def vae(scaling_factor=0.3):
     model = g.randomise(AutoencoderKL(
         block_out_channels=(8, 16), down_block_types=("DownEncoderBlock2D",) * 2,
-        up_block_types=("UpDecoderBlock2D",) * 2, norm_num_groups=8, latent_channels=4, scaling_factor=0.3,
+        up_block_types=("UpDecoderBlock2D",) * 2, norm_num_groups=8, latent_channels=4, scaling_factor=scaling_factor,
     ))
     # diffusers samples the posterior where gen3d takes its mean: leave it no variance.
     with torch.no_grad():
@@ -195,14 +195,17 @@ def xl(cases):
     folder = HERE / "xl"
     first, vocab = tokenizer(folder / "tokenizer", "<|endoftext|>")
     second, _ = tokenizer(folder / "tokenizer_2", "!")
+    # Sizes that a single file's shapes imply: heads 64 wide or one, SDXL's width of the picture sizes.
+    config = dict(g.UNETS["sdxl"], layers_per_block=2, attention_head_dim=1, norm_num_groups=8)
+    config |= dict(addition_time_embed_dim=256, projection_class_embeddings_input_dim=10 + 6 * 256)
     parts = dict(
-        vae=vae(),
-        text_encoder=text_encoder(CLIPTextModel, vocab, 8, hidden_act="quick_gelu"),
+        vae=vae(0.13025),
+        text_encoder=text_encoder(CLIPTextModel, vocab, 8, hidden_act="quick_gelu", num_attention_heads=1),
         text_encoder_2=text_encoder(
-            CLIPTextModelWithProjection, vocab, 4, hidden_act="gelu", projection_dim=10),
+            CLIPTextModelWithProjection, vocab, 4, hidden_act="gelu", projection_dim=10, num_attention_heads=1),
         tokenizer=first,
         tokenizer_2=second,
-        unet=g.randomise(UNet2DConditionModel(**g.UNETS["sdxl"])),
+        unet=g.randomise(UNet2DConditionModel(**config)),
         scheduler=scheduler(),
     )
     save_parts(folder, **parts)
@@ -211,6 +214,25 @@ def xl(cases):
     size, noise = (16, 24), g.normal(1, 4, 12, 8, key=22)
     run(cases, "xl", pipe, "xl", size, noise, settings())
     run(cases, "xl_empty", pipe, "xl", size, noise, settings(negative_prompt="", clip_skip=1))
+    single_xl(folder / "single.safetensors", parts)
+
+
+def single_xl(path, parts):
+    """The same prior in one file under the original names; diffusers' conversion must take it back."""
+    from diffusers.loaders import single_file_utils as convert
+
+    named = {"text_model." + k.removeprefix("text_model."): v for k, v in parts["text_encoder"].state_dict().items()}
+    named = {k: v for k, v in named.items() if "position_ids" not in k}
+    file = g.original_names(parts["unet"].state_dict(), parts["vae"].state_dict(), named, False)
+    first = "cond_stage_model.transformer."
+    file = {n.replace(first, "conditioner.embedders.0.transformer."): p for n, p in file.items()}
+    second = {k: v for k, v in parts["text_encoder_2"].state_dict().items() if "position_ids" not in k}
+    file |= g.open_clip_names(second, "conditioner.embedders.1.model.", unused_block=False)
+    unet = parts["unet"]
+    back = convert.convert_ldm_unet_checkpoint(dict(file), dict(unet.config))
+    assert set(back) == set(unet.state_dict()), set(back) ^ set(unet.state_dict())
+    assert all(torch.equal(back[k], v) for k, v in unet.state_dict().items())
+    save_file({k: v.half().contiguous() for k, v in file.items()}, path)
 
 
 def tokens():
