@@ -61,12 +61,34 @@ pub fn train_prior(
     whiten::fold(&mut vae_weights, &some)?;
     let values = encode(config, &vae_weights, &pictures, usize::MAX, &mut run)?;
     let scaling = 1.0;
-    let tokenizer = Tokenizer::train(&data.captions(), config.vocab_size, config.max_tokens)?;
+    let tokenizer = learned_tokenizer(config, &data, &places.run)?;
     let mut training = Training::new(config, &tokenizer, Latents { values, pictures: &pictures })?;
     let words = data.vocabulary();
     training.run(&mut run, &|trained| {
         publish::write(&places.out, config, &tokenizer, &words, scaling, &vae_weights, trained)
     })
+}
+
+/// The tokenizer that an earlier start of this run learned, or else a new one, left there: pairs of one
+/// frequency are merged in any order by the learner, and another order would give known words other ids.
+fn learned_tokenizer(config: &TrainConfig, data: &Dataset, run: &Path) -> Result<Tokenizer> {
+    let dir = run.join("tokenizer");
+    if dir.join("tokenizer_config.json").is_file() {
+        let read = |name: &str| {
+            let path = dir.join(name);
+            std::fs::read_to_string(&path).map_err(|e| Error::io(path, e))
+        };
+        let [vocab, merges] = [read("vocab.json")?, read("merges.txt")?];
+        return Tokenizer::from_texts(&vocab, &merges, &read("tokenizer_config.json")?, &dir);
+    }
+    let tokenizer = Tokenizer::train(&data.captions(), config.vocab_size, config.max_tokens)?;
+    std::fs::create_dir_all(&dir).map_err(|e| Error::io(&dir, e))?;
+    // The config comes last: where it is, the others are whole.
+    for (name, text) in tokenizer.files() {
+        let path = dir.join(name);
+        crate::asset::replace(&path, text.as_bytes())?;
+    }
+    Ok(tokenizer)
 }
 
 /// Pictures on whose latents the whitening is measured.
