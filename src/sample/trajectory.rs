@@ -88,13 +88,18 @@ impl Trajectory {
         }
         if schedule.config.sigma_spacing != SigmaSpacing::Timesteps {
             let whole = Self::to_data(schedule, &[(total - 1) as f32, 0.0])?;
-            // diffusers asks the model at whole timesteps where the spacing is Karras's. Where ε has to
-            // be computed from the answer, the level's own timestep is the consistent one.
+            // diffusers asks the model at whole timesteps, rounded where the spacing is Karras's, else cut;
+            // its logarithms lose a hair, so that it begins at T − 2 and not T − 1. Where ε has to be computed from the
+            // answer, the level's own timestep is the consistent one.
             let config = &schedule.config;
-            let round = config.sigma_spacing == SigmaSpacing::Karras
-                && config.beta_schedule != BetaSchedule::SquaredCosine
-                && config.prediction_type == Prediction::Epsilon;
-            return Ok(whole.respaced(schedule, steps, round));
+            let rounded = config.sigma_spacing == SigmaSpacing::Karras
+                && config.beta_schedule != BetaSchedule::SquaredCosine;
+            let whole_t: fn(f64) -> f64 = match config.prediction_type {
+                Prediction::Epsilon if rounded => f64::round_ties_even,
+                Prediction::Epsilon => |t| (t - 1e-6).floor().max(0.0),
+                _ => |t| t,
+            };
+            return Ok(whole.respaced(schedule, steps, whole_t));
         }
         let timesteps: Vec<f32> = match schedule.config.timestep_spacing {
             Spacing::Trailing => schedule.timesteps(steps)?,
@@ -119,7 +124,7 @@ impl Trajectory {
     pub fn sigmas(schedule: &Schedule, steps: usize) -> Result<Self> {
         let path = Self::to_data(schedule, &schedule.timesteps(steps)?)?;
         if schedule.config.sigma_spacing != SigmaSpacing::Timesteps {
-            return Ok(path.respaced(schedule, steps, false));
+            return Ok(path.respaced(schedule, steps, |t| t));
         }
         if schedule.config.timestep_spacing != Spacing::Linspace || steps < 2 {
             return Ok(path);
@@ -164,7 +169,7 @@ impl Trajectory {
 
     /// `steps` levels from the first of these to the last but one, spread as the config's
     /// `sigma_spacing` says, then the last.
-    fn respaced(mut self, schedule: &Schedule, steps: usize, round: bool) -> Self {
+    fn respaced(mut self, schedule: &Schedule, steps: usize, whole_t: fn(f64) -> f64) -> Self {
         // Without any signal the ratio is infinite; diffusers' schedulers take ᾱ = 2⁻²⁴ then.
         let end = |level: &Level| level.ratio().min(4096.0);
         let ends = [end(&self.levels[0]), end(&self.levels[self.levels.len() - 2])];
@@ -175,8 +180,7 @@ impl Trajectory {
                 SigmaSpacing::Karras => between(ends[0].powf(1.0 / 7.0), ends[1].powf(1.0 / 7.0), i).powi(7),
                 _ => between(ends[0].ln(), ends[1].ln(), i).exp(),
             };
-            let t = timestep_of(&self.alphas_cumprod, ratio);
-            let t = if round { t.round_ties_even() } else { t };
+            let t = whole_t(timestep_of(&self.alphas_cumprod, ratio));
             Level { t: t as f32, alpha_bar: 1.0 / (1.0 + ratio * ratio) }
         };
         let levels = (0..steps).map(level).chain([last]).collect();
