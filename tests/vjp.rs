@@ -100,6 +100,7 @@ fn unet(name: &str, break_it: bool) -> (usize, f64) {
     compare(&format!("{name}/vjp_unet.safetensors"), &store, &inputs, &output, |n| Some(n.to_owned()))
 }
 
+/// Two f32 programs; the worst seen is some 5e-5, at a projection that is small beside its norm.
 const TOLERANCE: f64 = 1e-4;
 
 #[test]

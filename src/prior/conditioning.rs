@@ -173,3 +173,53 @@ fn windows(tokenizer: &Tokenizer, text: &str) -> Result<Windows> {
         |chunk: &Vec<(u32, f64)>| tokenizer.window(&chunk.iter().map(|(id, _)| *id).collect::<Vec<_>>());
     Ok(Windows { ids: chunks.iter().map(ids).collect(), weights: chunks.iter().map(weights).collect() })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::prior::Prior;
+
+    fn texts(prior: &Prior, texts: &[&str]) -> Vec<Tensor> {
+        prior.encode_texts(texts).unwrap().into_iter().map(|c| c.context).collect()
+    }
+
+    fn off(a: &Tensor, b: &Tensor) -> f32 {
+        (a - b).unwrap().abs().unwrap().max_all().unwrap().to_scalar().unwrap()
+    }
+
+    #[test]
+    fn weights_move_their_own_tokens_along_the_line_from_the_empty_text() {
+        let prior = Prior::load("mini", &Device::Cpu).unwrap();
+        let [nothing, plain, one, half, twice] =
+            ["", "a blue jay", "a (blue:1) jay", "a (blue:0.5) jay", "a (blue:2) jay"]
+                .map(|t| texts(&prior, &[t]).remove(0));
+        assert_eq!(off(&one, &plain), 0.0);
+        for (weight, got) in [(0.5, half), (2.0, twice)] {
+            let want = (&nothing + ((&plain - &nothing).unwrap() * weight).unwrap()).unwrap();
+            // Start, "a", "blue", "jay", end: only the third row is weighted.
+            for row in 0..5 {
+                let cut = |t: &Tensor| t.narrow(1, row, 1).unwrap();
+                let from = if row == 2 { &want } else { &plain };
+                // Rounding of f32 values of size 1.
+                assert!(off(&cut(&got), &cut(from)) < 1e-5, "{weight} {row}");
+            }
+            assert!(off(&got, &plain) > 0.01);
+        }
+    }
+
+    #[test]
+    fn long_texts_are_windows_end_to_end_and_all_texts_get_as_many() {
+        let prior = Prior::load("mini", &Device::Cpu).unwrap();
+        let length = prior.text.all[0].0.max_length;
+        let first = vec!["jay"; length - 2].join(" ");
+        let all = texts(&prior, &["", &format!("{first} a pumpkin")]);
+        let [nothing, start, rest] = ["", &first, "a pumpkin"].map(|t| texts(&prior, &[t]).remove(0));
+        for (got, parts) in all.iter().zip([[&nothing, &nothing], [&start, &rest]]) {
+            assert_eq!(got.dim(1).unwrap(), 2 * length);
+            for (i, want) in parts.into_iter().enumerate() {
+                // A batch of two windows may be summed in another order than one.
+                assert!(off(&got.narrow(1, i * length, length).unwrap(), want) < 1e-5, "{i}");
+            }
+        }
+    }
+}

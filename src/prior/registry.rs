@@ -56,6 +56,10 @@ pub fn check_name(name: &str) -> Result<()> {
         return Err(Error::invalid("name", format!("{name:?}"))
             .hint("use letters, digits, '-', '_' and '.', at most 64, not beginning with '.'"));
     }
+    // Unfinished downloads are called so.
+    if name.ends_with(".partial") {
+        return Err(Error::invalid("name", "must not end in .partial"));
+    }
     if name == "mini" {
         return Err(Error::invalid("name", "mini is the embedded prior"));
     }
@@ -96,8 +100,12 @@ fn list_in(models: &Path) -> Vec<Entry> {
             let path = file.path();
             let name = file.file_name().into_string().ok()?;
             if path.is_dir() {
-                let done = check_name(&name).is_ok() && !name.ends_with(".partial");
-                return done.then_some(Entry { name, path: Some(path), sha256: None, present: true });
+                return check_name(&name).is_ok().then_some(Entry {
+                    name,
+                    path: Some(path),
+                    sha256: None,
+                    present: true,
+                });
             }
             let name = name.strip_suffix(".toml").filter(|n| check_name(n).is_ok())?.to_owned();
             let link = read_link(&path).ok()?;
@@ -180,7 +188,7 @@ mod tests {
     #[test]
     fn bad_names_and_damaged_priors_are_refused() {
         let home = tempfile::tempdir().unwrap();
-        for name in ["", ".", "..", "a/b", "a\\b", ".hidden", "mini", "ä", &"x".repeat(65)] {
+        for name in ["", ".", "..", "a/b", "a\\b", ".hidden", "mini", "x.partial", "ä", &"x".repeat(65)] {
             assert!(check_name(name).unwrap_err().is_usage(), "{name}");
             assert_eq!(find_in(home.path(), name), None);
         }
