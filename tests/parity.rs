@@ -7,8 +7,8 @@ use std::process::Command;
 
 use candle_core::Tensor;
 use gen3d::prior::lora::{Lora, Part, merge};
+use gen3d::prior::tensor_file::read_safetensors;
 use gen3d::prior::verify::{Report, against};
-use gen3d::prior::weights::read_safetensors;
 
 /// Every model, and how many quantities its reference has.
 const MODELS: [(&str, usize); 13] = [

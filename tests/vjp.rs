@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Tensor, Var};
 use gen3d::prior::files::Folder;
+use gen3d::prior::tensor_file::read_safetensors;
 use gen3d::prior::text::TextEncoder;
 use gen3d::prior::unet::{Added, Unet, UnetInputs};
 use gen3d::prior::vae::Vae;
-use gen3d::prior::weights::{Store, Weights, read_safetensors};
+use gen3d::prior::weights::{Store, Weights};
 
 fn folder(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/parity").join(name)

@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 
 pub use super::reading::parse_json;
 use super::reading::renamed;
-use super::weights::parse_safetensors;
+use super::tensor_file::{hash_file, parse_safetensors, read_safetensors, sha256};
 use super::{registry, single_config, single_file};
 use crate::error::{Error, Result};
 
@@ -83,9 +83,7 @@ impl Folder {
     /// # Errors
     /// [`Error::File`] if it is damaged or no Stable Diffusion checkpoint.
     pub fn single(file: &Path) -> Result<Self> {
-        let bytes = std::fs::read(file).map_err(|e| Error::io(file, e))?;
-        let tensors = parse_safetensors(&bytes, file)?;
-        let sha256 = format!("{:x}", Sha256::digest(&bytes));
+        let tensors = read_safetensors(file)?;
         if !single_file::is_single_file(tensors.keys()) {
             return Err(Error::file(file, "holds no U-Net under the names of a Stable Diffusion checkpoint")
                 .hint(
@@ -98,7 +96,7 @@ impl Folder {
         // What lies beside the file knows better than its shapes.
         let beside = file.parent().unwrap_or(Path::new("."));
         configs.retain(|name, _| !beside.join(name).is_file());
-        Ok(Self::Single(Box::new(Single { file: file.into(), sha256, configs, parts })))
+        Ok(Self::Single(Box::new(Single { file: file.into(), sha256: sha256(file)?, configs, parts })))
     }
 
     /// A file's path, as named in errors.
@@ -168,7 +166,10 @@ impl Folder {
         let names = self.weight_files(part)?;
         let mut all = HashMap::new();
         for name in &names {
-            all.extend(parse_safetensors(&self.bytes(name)?, &self.path(name))?);
+            all.extend(match self {
+                Self::Embedded(_) => parse_safetensors(&self.bytes(name)?, &self.path(name))?,
+                _ => read_safetensors(&self.path(name))?,
+            });
         }
         Ok((renamed(all)?, self.path(&names[0])))
     }
@@ -269,7 +270,10 @@ impl Folder {
         let mut hash = Sha256::new();
         for part in parts {
             for name in self.weight_files(part)? {
-                hash.update(self.bytes(&name)?);
+                match self {
+                    Self::Embedded(_) => hash.update(self.bytes(&name)?),
+                    _ => hash_file(&mut hash, &self.path(&name))?,
+                }
             }
         }
         Ok(format!("{:x}", hash.finalize()))

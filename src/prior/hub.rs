@@ -4,13 +4,12 @@
 //! files (sizes, and SHA-256 of the large ones) and `GET {endpoint}/{repo}/resolve/{revision}/{path}`
 //! with a file. What is there already is kept, what is half there is continued.
 
-use std::fs::{File, OpenOptions};
+use std::fs::OpenOptions;
 use std::io::{Read, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Deserialize;
-use sha2::{Digest, Sha256};
 
 use super::registry;
 use crate::error::{Error, Result};
@@ -275,9 +274,7 @@ fn check(file: &Listed, part: &Path) -> Result<()> {
     if length < file.size {
         return Err(Error::Failed(format!("cut off after {length} of {} bytes", file.size)));
     }
-    let mut hash = Sha256::new();
-    std::io::copy(&mut File::open(part).map_err(io)?, &mut hash).map_err(io)?;
-    let sum = format!("{:x}", hash.finalize());
+    let sum = super::tensor_file::sha256(part)?;
     let right = length == file.size && file.lfs.as_ref().is_none_or(|l| l.oid.eq_ignore_ascii_case(&sum));
     if !right {
         std::fs::remove_file(part).map_err(io)?;

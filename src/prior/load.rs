@@ -187,7 +187,7 @@ fn digest(folder: &Folder, loras: &Loras) -> Result<String> {
     let mut hash = Sha256::new();
     hash.update(&base);
     for (path, weight) in loras {
-        hash.update(std::fs::read(path).map_err(|e| Error::io(path, e))?);
+        super::tensor_file::hash_file(&mut hash, path)?;
         hash.update(weight.to_le_bytes());
     }
     Ok(format!("{:x}", hash.finalize()))

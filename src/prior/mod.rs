@@ -20,6 +20,7 @@ pub mod registry;
 pub mod schedule;
 mod single_config;
 pub mod single_file;
+pub mod tensor_file;
 pub mod text;
 pub mod tokenizer;
 pub mod unet;

@@ -9,9 +9,9 @@ use super::autoencoder::Autoencoder;
 use super::control::ControlNet;
 use super::files::Folder;
 use super::network;
+use super::tensor_file::read_safetensors;
 use super::text::TextEncoder;
 use super::unet::{Added, Unet, UnetInputs};
-use super::weights::read_safetensors;
 use crate::error::{Error, Result};
 
 /// One compared quantity.

@@ -20,7 +20,7 @@ use candle_core::Tensor;
 
 pub use noise::normal_like;
 pub use sampler::{Dpm, Progress, Sampler};
-pub use trajectory::{Level, Trajectory};
+pub use trajectory::{Clip, Level, Trajectory};
 pub use unet::{Control, UnetPredictor};
 
 use crate::Result;

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use crate::prior::schedule::{BetaSchedule, Prediction, Schedule, SigmaSpacing, Spacing};
+use candle_core::{DType, Tensor};
+
+use crate::prior::schedule::{BetaSchedule, Config, Prediction, Schedule, SigmaSpacing, Spacing, per_sample};
 use crate::{Error, Result};
 
 /// One noise level.
@@ -36,13 +38,61 @@ impl Level {
     }
 }
 
+/// How estimates of x_0 are kept in range.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Clip {
+    /// Clamped to ± this.
+    Range(f64),
+    /// Dynamic thresholding (Saharia et al. 2022): clamped to ±s and divided by s, where s is, sample by
+    /// sample, the quantile of the magnitudes, at least 1 and at most `most`.
+    Dynamic {
+        /// In 0..=1.
+        quantile: f64,
+        /// Largest s.
+        most: f64,
+    },
+}
+
+impl Clip {
+    fn of(config: &Config) -> Option<Self> {
+        if config.thresholding {
+            let quantile = config.dynamic_thresholding_ratio;
+            return Some(Self::Dynamic { quantile, most: config.sample_max_value });
+        }
+        config.clip_sample.then_some(Self::Range(config.clip_sample_range))
+    }
+
+    /// `x0` `[B, …]` in range.
+    pub(super) fn apply(self, x0: &Tensor) -> Result<Tensor> {
+        let (quantile, most) = match self {
+            Self::Range(limit) => return Ok(x0.clamp(-limit, limit)?),
+            Self::Dynamic { quantile, most } => (quantile, most),
+        };
+        let samples = x0.flatten_from(1)?.abs()?.to_dtype(DType::F64)?.to_vec2::<f64>()?;
+        let limits: Vec<f64> =
+            samples.into_iter().map(|values| quantile_of(values, quantile).max(1.0).min(most)).collect();
+        let limits = per_sample(limits, x0)?;
+        let clamped = x0.broadcast_minimum(&limits)?.broadcast_maximum(&limits.neg()?)?;
+        Ok(clamped.broadcast_div(&limits)?)
+    }
+}
+
+/// The quantile `q` of `values`, linear between the two nearest; NaN beyond all.
+fn quantile_of(mut values: Vec<f64>, q: f64) -> f64 {
+    values.sort_unstable_by(f64::total_cmp);
+    let Some(last) = values.len().checked_sub(1) else { return 0.0 };
+    let at = q * last as f64;
+    let (low, share) = (at as usize, at.fract());
+    values[low] + share * (values[(low + 1).min(last)] - values[low])
+}
+
 /// Levels from noisy to clean; one more than there are steps.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Trajectory {
     /// The levels, ᾱ rising.
     pub levels: Vec<Level>,
-    /// Estimates of x_0 are clamped to ± this.
-    pub clip: Option<f64>,
+    /// How estimates of x_0 are kept in range.
+    pub clip: Option<Clip>,
     /// ᾱ of every timestep of the schedule.
     pub(super) alphas_cumprod: Arc<[f32]>,
 }
@@ -71,8 +121,7 @@ impl Trajectory {
             return Err(Error::invalid("timesteps", why));
         }
         let levels = timesteps.iter().map(|&t| Level { t, alpha_bar: schedule.alpha_bar(t) }).collect();
-        let config = &schedule.config;
-        let clip = config.clip_sample.then_some(config.clip_sample_range);
+        let clip = Clip::of(&schedule.config);
         Ok(Self { levels, clip, alphas_cumprod: schedule.alphas_cumprod.as_slice().into() })
     }
 
@@ -88,11 +137,11 @@ impl Trajectory {
         }
         if schedule.config.sigma_spacing != SigmaSpacing::Timesteps {
             let whole = Self::to_data(schedule, &[(total - 1) as f32, 0.0])?;
-            // diffusers asks the model at whole timesteps, rounded where the spacing is Karras's, else cut;
+            // diffusers asks the model at whole timesteps, rounded where the spacing is Karras's or Lu's, else cut;
             // its logarithms lose a hair, so that it begins at T − 2 and not T − 1. Where ε has to be computed from the
             // answer, the level's own timestep is the consistent one.
             let config = &schedule.config;
-            let rounded = config.sigma_spacing == SigmaSpacing::Karras
+            let rounded = matches!(config.sigma_spacing, SigmaSpacing::Karras | SigmaSpacing::Lu)
                 && config.beta_schedule != BetaSchedule::SquaredCosine;
             let whole_t: fn(f64) -> f64 = match config.prediction_type {
                 Prediction::Epsilon if rounded => f64::round_ties_even,
@@ -178,6 +227,10 @@ impl Trajectory {
         let level = |i: usize| {
             let ratio = match schedule.config.sigma_spacing {
                 SigmaSpacing::Karras => between(ends[0].powf(1.0 / 7.0), ends[1].powf(1.0 / 7.0), i).powi(7),
+                SigmaSpacing::Beta => {
+                    let share = between(1.0, 0.0, i);
+                    ends[1] + puruspe::invbetai(share, 0.6, 0.6) * (ends[0] - ends[1])
+                }
                 _ => between(ends[0].ln(), ends[1].ln(), i).exp(),
             };
             let t = whole_t(timestep_of(&self.alphas_cumprod, ratio));

@@ -10,8 +10,8 @@ use super::config::TrainConfig;
 use super::run::to_f16;
 use super::unet::Trained;
 use crate::error::{Error, Result};
+use crate::prior::tensor_file::write_safetensors;
 use crate::prior::tokenizer::Tokenizer;
-use crate::prior::weights::write_safetensors;
 
 /// Writes all files of the model; each appears by a rename.
 pub(super) fn write(

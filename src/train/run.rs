@@ -44,7 +44,7 @@ impl Run<'_> {
     pub fn save(&self, name: &str, optimizer: &AdamW, step: u32) -> Result<()> {
         let mut tensors = optimizer.state()?;
         tensors.insert("step".into(), Tensor::new(&[step], &Device::Cpu)?);
-        crate::prior::weights::write_safetensors(&self.dir.join(name), &tensors)
+        crate::prior::tensor_file::write_safetensors(&self.dir.join(name), &tensors)
     }
 
     /// Restores what [`Run::save`] wrote; 0 if there is no such file.
@@ -56,7 +56,7 @@ impl Run<'_> {
         if !path.exists() {
             return Ok(0);
         }
-        let mut tensors = crate::prior::weights::read_safetensors(&path)?;
+        let mut tensors = crate::prior::tensor_file::read_safetensors(&path)?;
         let step = tensors.remove("step").ok_or_else(|| Error::file(&path, "no step: not a checkpoint"))?;
         optimizer.load_state(&tensors)?;
         Ok(step.flatten_all()?.to_vec1::<u32>()?[0])

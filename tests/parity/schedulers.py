@@ -29,7 +29,9 @@ def model(x, t):
 def run(scheduler, steps, k_diffusion=False):
     """All steps; noise number i for the i-th step."""
     scheduler.set_timesteps(steps)
-    x, drawn = X.clone(), []
+    # Thresholding counts on a dimension after the channels.
+    dynamic = getattr(scheduler.config, "thresholding", False)
+    x, drawn = X[..., None].clone() if dynamic else X.clone(), []
     module = __import__(type(scheduler).__module__, fromlist=["x"])
 
     def noise(shape, **_):
@@ -43,7 +45,7 @@ def run(scheduler, steps, k_diffusion=False):
         drawn.append(i)
         inputs = scheduler.scale_model_input(x, t)
         x = scheduler.step(model(inputs, t), t, x).prev_sample
-    return torch.tensor([float(t) for t in scheduler.timesteps]), x
+    return torch.tensor([float(t) for t in scheduler.timesteps]), x.reshape(X.shape)
 
 
 CASES = {
@@ -84,7 +86,7 @@ CASES["unipc_leading"] = (
     dict(SD, timestep_spacing="leading", steps_offset=1),
     10,
 )
-for spacing in ("karras", "exponential"):
+for spacing in ("karras", "exponential", "beta"):
     more = {f"use_{spacing}_sigmas": True}
     for start in ("linspace", "leading", "trailing"):
         config = dict(SD, timestep_spacing=start, **more)
@@ -93,6 +95,14 @@ for spacing in ("karras", "exponential"):
         config = dict(SD, algorithm_type=algorithm, final_sigmas_type=end, **more)
         CASES[f"multi_{algorithm}_{spacing}"] = (schedulers.DPMSolverMultistepScheduler, config, 12)
     CASES[f"unipc_{spacing}"] = (schedulers.UniPCMultistepScheduler, dict(SD, **more), 10)
+for algorithm, end in (("dpmsolver++", "zero"), ("dpmsolver", "sigma_min")):
+    config = dict(SD, algorithm_type=algorithm, final_sigmas_type=end, use_lu_lambdas=True)
+    CASES[f"multi_{algorithm}_lu"] = (schedulers.DPMSolverMultistepScheduler, config, 12)
+DYNAMIC = dict(SD, thresholding=True, dynamic_thresholding_ratio=0.8, sample_max_value=1.4)
+CASES["ddim_dynamic"] = (schedulers.DDIMScheduler, dict(DYNAMIC, clip_sample=False), 10)
+CASES["ddpm_dynamic"] = (schedulers.DDPMScheduler, dict(DYNAMIC, clip_sample=False), 10)
+CASES["multi_dpmsolver++_dynamic"] = (schedulers.DPMSolverMultistepScheduler, DYNAMIC, 12)
+CASES["unipc_dynamic"] = (schedulers.UniPCMultistepScheduler, DYNAMIC, 10)
 
 
 def main():

@@ -138,6 +138,11 @@ impl Recipe {
         self.doc.support
     }
 
+    /// Share of its height by which it settles down on what it stands on.
+    pub fn settle(&self) -> f32 {
+        self.doc.settle
+    }
+
     /// The colour word of the look that `seed` gives.
     pub fn word(&self, seed: u64) -> Option<&str> {
         build::variant(self.doc.variants.len(), seed).map(|v| self.doc.variants[v].word.as_str())

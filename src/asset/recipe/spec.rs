@@ -28,6 +28,9 @@ pub(super) struct Document {
     /// Things can stand on it.
     #[serde(default)]
     pub(super) support: bool,
+    /// Share of its height by which it settles down on what it stands on: a bird sits on its belly.
+    #[serde(default)]
+    pub(super) settle: f32,
     #[serde(default)]
     pub(super) params: BTreeMap<String, List>,
     #[serde(default)]

@@ -6,7 +6,8 @@ use std::path::Path;
 use candle_core::{Device, Tensor, Var};
 
 use crate::error::{Error, Result};
-use crate::prior::weights::{Adapter, Adapters, write_safetensors};
+use crate::prior::tensor_file::write_safetensors;
+use crate::prior::weights::{Adapter, Adapters};
 use crate::rng::{Rng, Stream};
 
 /// Adapters that change nothing yet: D normal with variance 1/rank, U zero (Hu et al. 2021).

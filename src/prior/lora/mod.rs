@@ -14,7 +14,7 @@ use candle_core::{DType, Tensor};
 pub use fresh::{Fresh, fresh, is_attention};
 
 use super::single_file;
-use super::weights::read_safetensors;
+use super::tensor_file::read_safetensors;
 use crate::error::{Error, Result};
 
 /// The adapters of one file, by the name of their layer in the file.

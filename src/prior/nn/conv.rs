@@ -102,9 +102,10 @@ impl Layer for Conv {
         let (x, w) = (&args[0], &args[1]);
         let plan = Plan::new::<T>(self.shape(x, w));
         let (co, ci, taps) = (w.dims[0], w.dims[1], w.dims[2] * w.dims[3]);
-        let packed = pack_filters(co, ci, taps, |o, i, t| w.data[(o * ci + i) * taps + t]);
+        let filters =
+            Filters { outputs: co, inputs: ci, taps, at: |o, i, t| w.data[(o * ci + i) * taps + t] };
         let bias = args.get(2).map(|b| b.data);
-        let out = correlate(&plan, x.data, &packed, co, bias);
+        let out = correlate(&plan, x.data, &filters, bias);
         Ok((out, vec![x.dims[0], co, plan.out[0], plan.out[1]]))
     }
 
@@ -119,8 +120,8 @@ impl Layer for Conv {
         let (co, ci, taps) = (w.dims[0], w.dims[1], w.dims[2] * w.dims[3]);
         let gx = needs[0].then(|| {
             let plan = Plan::new::<T>(self.transposed(x, w));
-            let packed = pack_filters(ci, co, taps, |i, o, t| w.data[(o * ci + i) * taps + taps - 1 - t]);
-            correlate(&plan, grad, &packed, ci, None)
+            let at = |i, o, t| w.data[(o * ci + i) * taps + taps - 1 - t];
+            correlate(&plan, grad, &Filters { outputs: ci, inputs: co, taps, at }, None)
         });
         let gw = needs[1].then(|| weight_gradient(&Plan::new::<T>(self.shape(x, w)), x.data, grad, co));
         let mut grads = vec![gx, gw];
@@ -131,59 +132,138 @@ impl Layer for Conv {
     }
 }
 
-/// Filters in the order in which the tile reads them: [outputs / MR][inputs][taps][MR], zero beyond the
-/// last output.
-fn pack_filters<T: Real>(
+/// Filters by (output, input, tap), which the tile reads as blocks [inputs][taps][MR] of MR outputs.
+struct Filters<F> {
     outputs: usize,
     inputs: usize,
     taps: usize,
-    at: impl Fn(usize, usize, usize) -> T + Sync,
-) -> Vec<T> {
-    let mr = conv_tile::<T>().0;
-    let block = inputs * taps * mr;
-    let mut packed = vec![T::ZERO; outputs.div_ceil(mr) * block];
-    packed.par_chunks_exact_mut(block).enumerate().for_each(|(blk, chunk)| {
-        for m in 0..mr.min(outputs - blk * mr) {
-            for i in 0..inputs {
-                for t in 0..taps {
-                    chunk[(i * taps + t) * mr + m] = at(blk * mr + m, i, t);
+    at: F,
+}
+
+impl<F> Filters<F> {
+    fn blocks<T: Real>(&self) -> usize {
+        self.outputs.div_ceil(conv_tile::<T>().0)
+    }
+
+    /// Elements of a block.
+    fn block_len<T: Real>(&self) -> usize {
+        self.inputs * self.taps * conv_tile::<T>().0
+    }
+
+    /// One block; zero beyond the last output.
+    fn pack<T: Real>(&self, blk: usize, to: &mut [T])
+    where
+        F: Fn(usize, usize, usize) -> T,
+    {
+        let mr = conv_tile::<T>().0;
+        let present = mr.min(self.outputs - blk * mr);
+        if present < mr {
+            to.fill(T::ZERO);
+        }
+        for m in 0..present {
+            for i in 0..self.inputs {
+                for t in 0..self.taps {
+                    to[(i * self.taps + t) * mr + m] = (self.at)(blk * mr + m, i, t);
                 }
             }
         }
-    });
-    packed
+    }
 }
 
-/// The convolution of `source` as laid out by `plan` with packed filters: [batch, outputs, Ho, Wo].
-fn correlate<T: Real>(plan: &Plan, source: &[T], packed: &[T], outputs: usize, bias: Option<&[T]>) -> Vec<T> {
+/// The convolution of `source` as laid out by `plan`: [batch, outputs, Ho, Wo].
+fn correlate<T: Real, F>(plan: &Plan, source: &[T], filters: &Filters<F>, bias: Option<&[T]>) -> Vec<T>
+where
+    F: Fn(usize, usize, usize) -> T + Sync,
+{
     let [ho, wo] = plan.out;
-    let mr = conv_tile::<T>().0;
-    let mut result = vec![T::ZERO; plan.shape.batch * outputs * ho * wo];
+    let mut result = vec![T::ZERO; plan.shape.batch * filters.outputs * ho * wo];
+    let out = Shared::new(&mut result);
     let units = plan.units();
+    let padded = units.len() * plan.padded_len();
+    if filters.blocks::<T>() * filters.block_len::<T>() > padded.max(FEW_FILTERS) {
+        by_filters(plan, &units, source, filters, bias, out);
+    } else {
+        by_pixels(plan, &units, source, filters, bias, out);
+    }
+    result
+}
+
+/// Filters that are packed before the work starts, in elements: an allocation that the C library keeps.
+const FEW_FILTERS: usize = 1 << 20;
+
+/// Small filters, large pictures: filters packed once, a task pads its part of the picture.
+fn by_pixels<T: Real, F>(
+    plan: &Plan,
+    units: &[Unit],
+    source: &[T],
+    filters: &Filters<F>,
+    bias: Option<&[T]>,
+    out: Shared<T>,
+) where
+    F: Fn(usize, usize, usize) -> T + Sync,
+{
+    let (blocks, len) = (filters.blocks::<T>(), filters.block_len::<T>());
+    let mut packed = vec![T::ZERO; blocks * len];
+    packed.par_chunks_exact_mut(len).enumerate().for_each(|(blk, to)| filters.pack(blk, to));
     // With few units the output channels are split too; each part pads its own copy of the input.
-    let blocks = outputs.div_ceil(mr);
     let parts = (4 * rayon::current_num_threads()).div_ceil(units.len().max(1)).clamp(1, blocks.max(1));
     let per_part = blocks.div_ceil(parts).max(1);
     let parts = blocks.div_ceil(per_part);
-    let out = Shared::new(&mut result);
     (0..units.len() * parts).into_par_iter().for_each(|task| {
         let unit = units[task / parts];
         let first = task % parts * per_part;
         T::with_scratch(|[padded, rows, _]| {
-            let padded = pad(plan, unit, source, padded);
+            let padded = zeroed(padded, plan.padded_len());
+            pad(plan, unit, source, padded);
             for blk in first..blocks.min(first + per_part) {
-                block(plan, unit, padded, packed, blk, (outputs, bias), out, rows);
+                block(
+                    plan,
+                    unit,
+                    padded,
+                    &packed[blk * len..][..len],
+                    blk,
+                    (filters.outputs, bias),
+                    out,
+                    rows,
+                );
             }
         });
     });
-    result
 }
 
-/// Copies a unit's part of the source into a padded buffer [channel][phase][plane].
-fn pad<'a, T: Real>(plan: &Plan, unit: Unit, source: &[T], buffer: &'a mut Vec<T>) -> &'a [T] {
+/// Large filters, small pictures: all of the picture is padded once, and a task packs a block of filters
+/// just before it uses it, in the cache. Packed filters of a large layer would be fresh pages every time,
+/// and clearing those takes longer than the arithmetic.
+fn by_filters<T: Real, F>(
+    plan: &Plan,
+    units: &[Unit],
+    source: &[T],
+    filters: &Filters<F>,
+    bias: Option<&[T]>,
+    out: Shared<T>,
+) where
+    F: Fn(usize, usize, usize) -> T + Sync,
+{
+    let len = plan.padded_len();
+    let mut buffer = Vec::new();
+    let padded = zeroed(&mut buffer, units.len() * len);
+    padded.par_chunks_exact_mut(len).zip(units).for_each(|(to, unit)| pad(plan, *unit, source, to));
+    let padded: &[T] = padded;
+    (0..filters.blocks::<T>()).into_par_iter().for_each(|blk| {
+        T::with_scratch(|[packed, rows, _]| {
+            let packed = uninit(packed, filters.block_len::<T>());
+            filters.pack(blk, packed);
+            for (unit, padded) in units.iter().zip(padded.chunks_exact(len)) {
+                block(plan, *unit, padded, packed, blk, (filters.outputs, bias), out, rows);
+            }
+        });
+    });
+}
+
+/// Copies a unit's part of the source into a buffer of zeros [channel][phase][plane].
+fn pad<T: Real>(plan: &Plan, unit: Unit, source: &[T], buffer: &mut [T]) {
     let Shape { channels, height, width, .. } = plan.shape;
     let (size, depth) = (height * width, plan.phases() * plan.plane);
-    let buffer = zeroed(buffer, channels * depth);
     plan.copies(unit, |c| {
         for channel in 0..channels {
             let from = &source[(c.image * channels + channel) * size..][..size];
@@ -197,7 +277,6 @@ fn pad<'a, T: Real>(plan: &Plan, unit: Unit, source: &[T], buffer: &'a mut Vec<T
             }
         }
     });
-    buffer
 }
 
 /// One block of output channels of one unit, with the bias, into the result.
@@ -206,7 +285,7 @@ fn block<T: Real>(
     plan: &Plan,
     unit: Unit,
     padded: &[T],
-    packed: &[T],
+    filters: &[T],
     blk: usize,
     (outputs, bias): (usize, Option<&[T]>),
     out: Shared<T>,
@@ -218,7 +297,7 @@ fn block<T: Real>(
     let steps = plan.shape.channels;
     let offsets = plan.taps(unit.images);
     let pixels = plan.run(unit.images, unit.rows).next_multiple_of(nr);
-    let filters = &packed[blk * steps * taps * mr..][..steps * taps * mr];
+    assert_eq!(filters.len(), steps * taps * mr, "one block of filters");
     let depth = plan.phases() * plan.plane;
     let reach = offsets.iter().max().copied().unwrap_or(0);
     assert!((steps - 1) * depth + reach + pixels <= padded.len(), "convolution out of bounds");

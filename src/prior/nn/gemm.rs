@@ -5,7 +5,7 @@
 
 use rayon::prelude::*;
 
-use super::real::{Real, Shared, zeroed};
+use super::real::{Real, Shared, uninit, zeroed};
 use super::tile::{self, Terms, gemm_tile};
 
 /// A matrix in memory: element (i, j) is `data[i * row + j * col]`.
@@ -161,6 +161,40 @@ pub(crate) fn product<T: Real>((m, n, k): (usize, usize, usize), a: Mat<'_, T>, 
     if m * n * k == 0 {
         return c;
     }
+    let out = Shared::new(&mut c);
+    if b.col != 1 && n * k > LARGE {
+        by_panels((m, n, k), a, b, out);
+    } else {
+        by_blocks((m, n, k), a, b, out);
+    }
+    c
+}
+
+/// Elements of a right matrix that is not packed as a whole: its panels would be fresh pages every time,
+/// and clearing those takes longer than packing.
+const LARGE: usize = 1 << 20;
+
+/// A large transposed right matrix, such as the weights of a wide layer: a task packs one panel of columns
+/// in the cache and uses it for all rows.
+fn by_panels<T: Real>((m, n, k): (usize, usize, usize), a: Mat<'_, T>, b: Mat<'_, T>, out: Shared<T>) {
+    let nr = gemm_tile::<T>().1;
+    (0..n.div_ceil(nr)).into_par_iter().for_each(|p| {
+        let cols = nr.min(n - p * nr);
+        T::with_scratch(|[panel, block, _]| {
+            let panel = uninit(panel, k * nr);
+            pack_panel(b, k, p * nr, cols, panel);
+            let block = zeroed(block, m * cols);
+            serial((m, cols, k), a, Ok(&Packed { panels: panel, k }), block, cols);
+            for (i, row) in block.chunks_exact(cols).enumerate() {
+                // SAFETY: tasks own disjoint columns.
+                unsafe { out.slice(i * n + p * nr, cols) }.copy_from_slice(row);
+            }
+        });
+    });
+}
+
+/// Blocks of rows and columns, a right matrix that is not read in place packed before.
+fn by_blocks<T: Real>((m, n, k): (usize, usize, usize), a: Mat<'_, T>, b: Mat<'_, T>, out: Shared<T>) {
     let nr = gemm_tile::<T>().1;
     let mut buffer = Vec::new();
     let packed = if b.col == 1 {
@@ -175,7 +209,6 @@ pub(crate) fn product<T: Real>((m, n, k): (usize, usize, usize), a: Mat<'_, T>, 
     };
     let (rows, cols) = task_shape::<T>(m, n);
     let (row_tasks, col_tasks) = (m.div_ceil(rows), n.div_ceil(cols));
-    let out = Shared::new(&mut c);
     (0..row_tasks * col_tasks).into_par_iter().for_each(|task| {
         let (i0, j0) = (task / col_tasks * rows, task % col_tasks * cols);
         let (rows, cols) = (rows.min(m - i0), cols.min(n - j0));
@@ -189,7 +222,6 @@ pub(crate) fn product<T: Real>((m, n, k): (usize, usize, usize), a: Mat<'_, T>, 
             unsafe { out.slice((i0 + i) * n + j0, cols) }.copy_from_slice(row);
         }
     });
-    c
 }
 
 /// Rows and columns of a task: about four tasks a thread if the matrix is large enough. Any choice

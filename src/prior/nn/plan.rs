@@ -122,6 +122,11 @@ impl Plan {
         self.shape.stride * self.shape.stride
     }
 
+    /// Elements of a unit's padded input, all channels.
+    pub(crate) fn padded_len(&self) -> usize {
+        self.shape.channels * self.phases() * self.plane
+    }
+
     /// All units, in order.
     pub(crate) fn units(&self) -> Vec<Unit> {
         let images = (0..self.shape.batch).step_by(self.group);

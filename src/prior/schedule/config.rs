@@ -46,7 +46,20 @@ pub enum SigmaSpacing {
     Karras,
     /// ln(σ/α) evenly.
     Exponential,
+    /// ln(σ/α) evenly, as Lu et al. 2022 chose; the model is asked at the nearest whole timestep.
+    Lu,
+    /// σ/α at quantiles of the beta distribution with α = β = .6, which visits both ends more often (Lee
+    /// et al. 2024, "Beta Sampling is All You Need").
+    Beta,
 }
+
+/// The keys that choose a [`SigmaSpacing`]; at most one may be true.
+const SIGMA_KEYS: [(&str, SigmaSpacing); 4] = [
+    ("use_karras_sigmas", SigmaSpacing::Karras),
+    ("use_exponential_sigmas", SigmaSpacing::Exponential),
+    ("use_lu_lambdas", SigmaSpacing::Lu),
+    ("use_beta_sigmas", SigmaSpacing::Beta),
+];
 
 /// A diffusers scheduler config, the keys that describe the process and its discretisation.
 #[derive(Debug, Clone, PartialEq)]
@@ -73,6 +86,14 @@ pub struct Config {
     pub clip_sample: bool,
     /// See `clip_sample`.
     pub clip_sample_range: f64,
+    /// Samplers clamp their estimate of x_0 to ±s, s being the `dynamic_thresholding_ratio` quantile of
+    /// its magnitudes, at least 1 and at most `sample_max_value`, and divide it by s (Saharia et al. 2022).
+    /// Takes the place of `clip_sample`.
+    pub thresholding: bool,
+    /// In 0..=1; see `thresholding`.
+    pub dynamic_thresholding_ratio: f64,
+    /// See `thresholding`.
+    pub sample_max_value: f64,
     /// How inference timesteps are spread.
     pub timestep_spacing: Spacing,
     /// How solvers spread their noise levels.
@@ -96,6 +117,9 @@ impl Default for Config {
             set_alpha_to_one: false,
             clip_sample: false,
             clip_sample_range: 1.0,
+            thresholding: false,
+            dynamic_thresholding_ratio: 0.995,
+            sample_max_value: 1.0,
             timestep_spacing: Spacing::Leading,
             sigma_spacing: SigmaSpacing::Timesteps,
             final_sigma_zero: true,
@@ -137,14 +161,12 @@ impl Defaults {
 }
 
 /// Keys that only configure a sampler, which is the caller's choice here, or record provenance.
-const IRRELEVANT: [&str; 20] = [
+const IRRELEVANT: [&str; 18] = [
     "_class_name",
     "_diffusers_version",
     "_use_default_values",
     "skip_prk_steps",
     "variance_type",
-    "dynamic_thresholding_ratio",
-    "sample_max_value",
     "solver_order",
     "solver_type",
     "algorithm_type",
@@ -162,11 +184,8 @@ const IRRELEVANT: [&str; 20] = [
 
 /// Features that change the noise levels or the prediction and that we do not have: each may be
 /// present only with a value that means "off" (null, false, or one of [`HARMLESS`]).
-const MUST_BE_OFF: [&str; 10] = [
-    "thresholding",
+const MUST_BE_OFF: [&str; 7] = [
     "interpolation_type",
-    "use_beta_sigmas",
-    "use_lu_lambdas",
     "use_flow_sigmas",
     "use_dynamic_shifting",
     "shift_terminal",
@@ -237,17 +256,14 @@ impl Config {
             "set_alpha_to_one" => self.set_alpha_to_one = boolean(key, value)?,
             "clip_sample" => self.clip_sample = boolean(key, value)?,
             "clip_sample_range" => self.clip_sample_range = number(key, value)?,
-            "use_karras_sigmas" | "use_exponential_sigmas" => {
-                let karras = key == "use_karras_sigmas";
-                let spacing = if karras { SigmaSpacing::Karras } else { SigmaSpacing::Exponential };
-                if matches!(value, Value::Null) || !boolean(key, value)? {
-                    return Ok(());
+            "thresholding" => self.thresholding = !value.is_null() && boolean(key, value)?,
+            "dynamic_thresholding_ratio" => {
+                self.dynamic_thresholding_ratio = number(key, value)?;
+                if !(0.0..=1.0).contains(&self.dynamic_thresholding_ratio) {
+                    return Err(unknown(key, value));
                 }
-                if self.sigma_spacing != SigmaSpacing::Timesteps {
-                    return Err(Error::invalid(key, "is one of two ways of spreading the noise levels"));
-                }
-                self.sigma_spacing = spacing;
             }
+            "sample_max_value" => self.sample_max_value = number(key, value)?,
             "timestep_spacing" => {
                 self.timestep_spacing = match value.as_str() {
                     Some("leading") => Spacing::Leading,
@@ -256,6 +272,7 @@ impl Config {
                     _ => return Err(unknown(key, value)),
                 }
             }
+            _ if SIGMA_KEYS.iter().any(|(k, _)| *k == key) => self.set_sigma_spacing(key, value)?,
             _ if IRRELEVANT.contains(&key) => {}
             _ if MUST_BE_OFF.contains(&key) => {
                 let off = matches!(value, Value::Null | Value::Bool(false));
@@ -264,6 +281,19 @@ impl Config {
                 }
             }
             _ => return Err(Error::invalid(key, "unknown key in a scheduler config")),
+        }
+        Ok(())
+    }
+
+    fn set_sigma_spacing(&mut self, key: &str, value: &Value) -> Result<()> {
+        if matches!(value, Value::Null) || !boolean(key, value)? {
+            return Ok(());
+        }
+        if self.sigma_spacing != SigmaSpacing::Timesteps {
+            return Err(Error::invalid(key, "is one of several ways of spreading the noise levels"));
+        }
+        if let Some((_, spacing)) = SIGMA_KEYS.iter().find(|(k, _)| *k == key) {
+            self.sigma_spacing = *spacing;
         }
         Ok(())
     }
@@ -291,8 +321,13 @@ impl Config {
             "set_alpha_to_one": self.set_alpha_to_one,
             "clip_sample": self.clip_sample,
             "clip_sample_range": self.clip_sample_range,
+            "thresholding": self.thresholding,
+            "dynamic_thresholding_ratio": self.dynamic_thresholding_ratio,
+            "sample_max_value": self.sample_max_value,
             "use_karras_sigmas": self.sigma_spacing == SigmaSpacing::Karras,
             "use_exponential_sigmas": self.sigma_spacing == SigmaSpacing::Exponential,
+            "use_lu_lambdas": self.sigma_spacing == SigmaSpacing::Lu,
+            "use_beta_sigmas": self.sigma_spacing == SigmaSpacing::Beta,
             "final_sigmas_type": if self.final_sigma_zero { "zero" } else { "sigma_min" },
             "timestep_spacing": match self.timestep_spacing {
                 Spacing::Leading => "leading",

@@ -103,11 +103,17 @@ fn config_survives_json_and_strangers_are_named() {
         prediction_type: Prediction::V,
         timestep_spacing: Spacing::Trailing,
         sigma_spacing: SigmaSpacing::Exponential,
+        thresholding: true,
+        sample_max_value: 4.0,
         ..Config::default()
     };
     assert_eq!(Config::from_json(&config.to_json()).unwrap(), config);
+    for sigma_spacing in [SigmaSpacing::Karras, SigmaSpacing::Lu, SigmaSpacing::Beta] {
+        let config = Config { sigma_spacing, ..Config::default() };
+        assert_eq!(Config::from_json(&config.to_json()).unwrap(), config);
+    }
     let both = json!({"use_karras_sigmas": true, "use_exponential_sigmas": true});
-    assert!(Config::from_json(&both).unwrap_err().to_string().contains("one of two"));
+    assert!(Config::from_json(&both).unwrap_err().to_string().contains("one of several"));
     assert_eq!(Schedule::new(config).unwrap().alphas_cumprod.len(), 3);
     let pndm = json!({"_class_name": "PNDMScheduler", "_diffusers_version": "0.6.0",
         "beta_end": 0.012, "beta_schedule": "scaled_linear", "beta_start": 0.00085, "clip_sample": false,
@@ -121,7 +127,8 @@ fn config_survives_json_and_strangers_are_named() {
         ("beta_start", json!("x")),
         ("_class_name", json!("FlowMatchEulerDiscreteScheduler")),
         ("use_karras_sigmas", json!("yes")),
-        ("use_beta_sigmas", json!(true)),
+        ("use_flow_sigmas", json!(true)),
+        ("dynamic_thresholding_ratio", json!(1.5)),
         ("interpolation_type", json!("log_linear")),
         ("final_sigmas_type", json!("sigma_max")),
         ("timestep_type", json!("zero")),

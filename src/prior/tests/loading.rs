@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::super::files::Folder;
-use super::super::weights::{parse_safetensors, read_safetensors};
+use super::super::tensor_file::{parse_safetensors, read_safetensors};
 use super::super::{Prior, tokenizer::Tokenizer};
 use super::*;
 use crate::train::publish_for_tests;

@@ -13,7 +13,7 @@ use candle_core::Tensor;
 pub use dpm::{Algorithm, Dpm, Midway};
 pub use name::{NAMES, by_name};
 
-use super::{Level, NoisePredictor, Trajectory, normal_like};
+use super::{Clip, Level, NoisePredictor, Trajectory, normal_like};
 use crate::prior::schedule::Schedule;
 use crate::rng::{Rng, Stream};
 use crate::{Error, Result};
@@ -225,13 +225,13 @@ fn mix(a: f64, x: &Tensor, b: f64, y: &Tensor) -> Result<Tensor> {
     Ok((x.affine(a, 0.0)? + y.affine(b, 0.0)?)?)
 }
 
-/// x̂_0 = (x − σ ε)/α, clamped if wanted.
-fn estimate(x: &Tensor, eps: &Tensor, at: Level, clip: Option<f64>) -> Result<Tensor> {
+/// x̂_0 = (x − σ ε)/α, in range if wanted.
+fn estimate(x: &Tensor, eps: &Tensor, at: Level, clip: Option<Clip>) -> Result<Tensor> {
     let x0 = mix(1.0 / at.alpha(), x, -at.sigma() / at.alpha(), eps)?;
-    Ok(match clip {
-        Some(limit) => x0.clamp(-limit, limit)?,
-        None => x0,
-    })
+    match clip {
+        Some(clip) => clip.apply(&x0),
+        None => Ok(x0),
+    }
 }
 
 /// DDIM inversion: from a clean sample back to noise, along `trajectory` run backwards.

@@ -12,9 +12,9 @@ use crate::render::raster::{Instance, PreparedAsset, render_scene};
 /// Largest side of every training scene, world units (the camera rig is made for it).
 pub(super) const LARGEST_SIDE: f32 = 1.2;
 
-/// Height in the first thing's own size by which it sinks into what it stands on, so that no light
-/// shows between a rounded foot and a rounded top.
-const SINK: f32 = 0.02;
+/// Share of its own height by which anything sinks into what it stands on, so that no light shows
+/// between a rounded foot and a rounded top.
+pub(super) const SINK: f32 = 0.02;
 
 /// Bounds of an asset, centred at the origin if it is empty.
 fn bounds(asset: &PreparedAsset) -> (Vec3, Vec3) {
@@ -35,12 +35,14 @@ pub(super) fn support_height(asset: &PreparedAsset, radius: f32) -> f32 {
     tops.fold(f32::NEG_INFINITY, f32::max).clamp(low.y, high.y)
 }
 
-/// Transforms of both things. `share` is the size of the first (largest side) over the second's.
+/// Transforms of both things. `share` is the size of the first (largest side) over the second's,
+/// `sink` the share of its height by which the first sinks into the second if it stands on it.
 pub(super) fn place(
     first: &PreparedAsset,
     second: &PreparedAsset,
     relation: Relation,
     share: f32,
+    sink: f32,
 ) -> [Mat4; 2] {
     let ((low1, high1), (low2, high2)) = (bounds(first), bounds(second));
     let side = |low: Vec3, high: Vec3| (high - low).max_element().max(1e-6);
@@ -51,7 +53,7 @@ pub(super) fn place(
         Relation::On => {
             let radius = 0.25 * size.x.min(size.z).max(0.2 * size.max_element());
             let top = support_height(second, radius);
-            Vec3::new(0.5 * (low2.x + high2.x), top - SINK * size.y, 0.5 * (low2.z + high2.z))
+            Vec3::new(0.5 * (low2.x + high2.x), top - sink * size.y, 0.5 * (low2.z + high2.z))
         }
         Relation::Beside => {
             let gap = 0.08 * size.x.max(high2.x - low2.x);
@@ -115,18 +117,21 @@ mod tests {
     fn what_stands_on_something_touches_it() {
         let table = cuboid(Vec3::new(-1.0, 0.0, -1.0), Vec3::new(1.0, 0.7, 1.0));
         let cup = cuboid(Vec3::new(-0.1, -0.2, -0.1), Vec3::new(0.1, 0.2, 0.1));
-        let [t, _] = place(&cup, &table, Relation::On, 0.5);
+        let [t, _] = place(&cup, &table, Relation::On, 0.5, SINK);
         let (low, high) = cup.bounds().unwrap();
         let (foot, head) = (t.transform_point3(low).y, t.transform_point3(high).y);
         assert!((head - foot - 1.0).abs() < 1e-4, "half of the table's largest side");
         assert!((foot - (0.7 - SINK)).abs() < 0.01, "{foot}");
+        let [t, _] = place(&cup, &table, Relation::On, 0.5, 0.3);
+        let settled = t.transform_point3(low).y;
+        assert!((settled - 0.4).abs() < 0.01, "a cup of height 1 settles by .3: {settled}");
     }
 
     #[test]
     fn what_stands_beside_shares_the_ground_and_does_not_overlap() {
         let a = cuboid(Vec3::ZERO, Vec3::ONE);
         let b = cuboid(Vec3::splat(-1.0), Vec3::ONE);
-        let [t, _] = place(&a, &b, Relation::Beside, 0.6);
+        let [t, _] = place(&a, &b, Relation::Beside, 0.6, SINK);
         let (low, high) = (t.transform_point3(Vec3::ZERO), t.transform_point3(Vec3::ONE));
         assert!((low.y + 1.0).abs() < 1e-5 && high.x < -1.0, "{low} {high}");
     }

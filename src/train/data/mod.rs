@@ -261,10 +261,13 @@ impl Dataset {
         let (asset1, text1) = self.dressed(first, draw, 16)?;
         let (asset2, text2) = self.dressed(second, draw, 20)?;
         let share = match relation {
+            // The hero is what the picture is about.
+            Relation::On if heroes => 0.95 + 0.3 * draw.uniform(24),
             Relation::On => 0.75 + 0.35 * draw.uniform(24),
             Relation::Beside => 0.8 + 0.4 * draw.uniform(24),
         };
-        let [t1, t2] = compose::place(asset1, asset2, relation, share);
+        let [t1, t2] =
+            compose::place(asset1, asset2, relation, share, first.recipe.settle().max(compose::SINK));
         let mut scene = [Instance::new(asset1, t1), Instance::new(asset2, t2)];
         Ok(self.picture(draw, &mut scene, 0.0, &relation.caption(&text1, &text2)))
     }
@@ -272,7 +275,8 @@ impl Dataset {
     /// A recipe named after hero `i`.
     fn hero(&self, i: usize, draw: &Draw, k: u64) -> Option<&Prop> {
         let noun = &self.config.heroes[i];
-        self.pick(draw, k, |r| r.names().first() == Some(noun))
+        // The second carries the first.
+        self.pick(draw, k, |r| r.names().first() == Some(noun) && (i == 0 || r.is_support()))
     }
 
     /// One of the recipes for which `fits`, all equally likely.

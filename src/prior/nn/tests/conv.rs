@@ -50,6 +50,24 @@ fn conv_ignores_the_thread_count() {
     }
 }
 
+/// Filters above a million elements for small pictures take the way that packs them block by block.
+#[test]
+fn large_filters_agree_with_candle_at_any_thread_count() {
+    let cases = [
+        ([3, 345, 4, 5], 350, 3, 1, Padding::Same(1)),
+        ([1, 345, 7, 6], 350, 3, 2, Padding::Same(1)),
+        ([2, 1030, 3, 3], 1030, 1, 1, Padding::Same(0)),
+    ];
+    for case in &cases {
+        let (_, _, _, stride, padding) = *case;
+        let ours = |a: &[Tensor]| conv2d(&a[0], &a[1], Some(&a[2]), stride, padding);
+        let stock = |a: &[Tensor]| fallback::conv2d(&a[0], &a[1], Some(&a[2]), stride, padding);
+        // Sums of up to three thousand terms in f32.
+        check_same(&ours, &stock, &inputs(case), 2e-5);
+        check_threads(&ours, &inputs(case));
+    }
+}
+
 #[test]
 fn conv_frozen_arguments_cost_nothing() {
     check_frozen(&|a| conv2d(&a[0], &a[1], Some(&a[2]), 1, Padding::Same(1)), &inputs(&CASES[0]));

@@ -100,6 +100,16 @@ fn cases() -> Vec<Case> {
     ]
 }
 
+/// Weights above a million elements are packed panel by panel.
+#[test]
+fn wide_linear_layers_agree_with_candle_at_any_thread_count() {
+    let args = normals(3, &[&[2, 37, 1030], &[1045, 1030], &[1045]]);
+    let ours = |a: &[Tensor]| nn::linear(&a[0], &a[1], Some(&a[2]));
+    // Sums of a thousand terms in f32.
+    check_same(&ours, &|a| fallback::linear(&a[0], &a[1], Some(&a[2])), &args, 2e-5);
+    check_threads(&ours, &args);
+}
+
 #[test]
 fn layers_agree_with_plain_operations() {
     for c in cases() {
