@@ -8,7 +8,6 @@
 pub mod layers;
 mod limits;
 pub mod presets;
-mod suggest;
 mod tables;
 
 use serde::{Deserialize, Serialize};
@@ -17,7 +16,7 @@ use crate::Result;
 use crate::field::{AdamConfig, FieldConfig};
 use crate::mesh::MeshOptions;
 use crate::render::volume::VolumeConfig;
-pub use suggest::nearest;
+pub use crate::suggest::nearest;
 pub use tables::{CameraConfig, Method, OptimConfig, OutputConfig, RegularizeConfig, SdsConfig};
 
 /// Everything that decides what a run computes, and how often it reports.

@@ -20,6 +20,7 @@ pub mod prior;
 pub mod render;
 pub mod rng;
 pub mod sample;
+pub mod suggest;
 pub mod train;
 
 pub use error::{Error, Result};

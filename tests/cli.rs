@@ -178,6 +178,10 @@ fn priors_have_names() {
         (output.status.code(), text(&output.stdout), text(&output.stderr))
     };
     assert_eq!(models(&["list"]).1.lines().count(), 1);
+    let words = models(&["words"]).1;
+    assert!(words.lines().count() > 300 && words.lines().any(|w| w == "macarons"), "{words}");
+    let (code, _, stderr) = models(&["words", "--prior", &tiny]);
+    assert!(code == Some(2) && stderr.contains("no list"), "{stderr}");
     assert_eq!(models(&["add", "tiny", &tiny]).0, Some(0));
     assert!(models(&["list"]).1.contains(&tiny));
     let (code, _, stderr) = models(&["add", "tiny", &tiny]);

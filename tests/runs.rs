@@ -174,7 +174,7 @@ fn words_the_prior_has_not_learned_are_named() {
         .unwrap();
     assert!(output.status.success());
     let stderr = text(&output.stderr);
-    assert!(stderr.contains("warning: `flurbel` is a word the prior has not learned"), "{stderr}");
+    assert!(stderr.contains("warning: the prior has not learned `flurbel`"), "{stderr}");
     assert!(!stderr.contains("`blue`"));
 }
 

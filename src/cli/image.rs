@@ -103,9 +103,8 @@ pub(crate) fn run(args: &ImageArgs) -> Result<()> {
     if let Some(vae) = &args.vae {
         prior = prior.with_vae(vae)?;
     }
-    let unknown = prior.unknown_words(&args.prompt);
-    if !unknown.is_empty() {
-        eprintln!("warning: the prior does not know: {}", unknown.join(", "));
+    if let Some(words) = prior.strangers(&args.prompt) {
+        eprintln!("warning: the prior has not learned: {words}");
     }
     let what = painting(args, &prior, start);
     let controls = controls(args, &prior, what.size)?;

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 
 use crate::error::{Error, Result};
+use crate::prior::files::Folder;
 use crate::prior::registry;
 use crate::prior::verify::{self, Report};
 
@@ -14,6 +15,8 @@ use crate::prior::verify::{self, Report};
 pub(crate) enum ModelsCommand {
     /// The priors that `--prior` knows by name.
     List(ListArgs),
+    /// The words a prior was trained on, one a line
+    Words(WordsArgs),
     /// Give a folder or checkpoint a name, after checking that it loads.
     Add(AddArgs),
     /// Forget a name; what was pulled is deleted, what lies elsewhere stays.
@@ -37,6 +40,14 @@ pub(crate) struct ListArgs {
     /// One JSON object a line
     #[arg(long)]
     json: bool,
+}
+
+/// Options of `gen3d models words`.
+#[derive(Debug, Args)]
+pub(crate) struct WordsArgs {
+    /// `mini` (the embedded prior), a name of `gen3d models list`, or a folder
+    #[arg(long, default_value = "mini")]
+    prior: String,
 }
 
 /// Options of `gen3d models add`.
@@ -101,6 +112,7 @@ pub(crate) struct VerifyArgs {
 pub(crate) fn run(command: ModelsCommand) -> Result<()> {
     match command {
         ModelsCommand::List(args) => list(&args),
+        ModelsCommand::Words(args) => words(&args),
         ModelsCommand::Add(args) => {
             let entry = registry::add(&args.name, &args.path)?;
             eprintln!("{} is {}", entry.name, place(&entry));
@@ -130,6 +142,16 @@ fn list(args: &ListArgs) -> Result<()> {
         // Whoever closed the pipe has seen enough.
         let _ = writeln!(std::io::stdout(), "{line}");
     }
+    Ok(())
+}
+
+fn words(args: &WordsArgs) -> Result<()> {
+    let words = Folder::named(&args.prior)?.text("words.txt").map_err(|_| {
+        Error::invalid("--prior", format!("{:?} keeps no list of its words", args.prior))
+            .hint("only priors that `gen3d train prior` made do; Stable Diffusion knows most words")
+    })?;
+    // Whoever closed the pipe has seen enough.
+    let _ = write!(std::io::stdout(), "{words}");
     Ok(())
 }
 

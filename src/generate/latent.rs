@@ -77,9 +77,9 @@ impl LatentGuide {
         })
     }
 
-    /// Words of the prompt that the prior has not learned.
-    pub(super) fn unknown_words(&self, prompt: &str) -> Vec<String> {
-        self.prior.unknown_words(prompt)
+    /// Words of the prompt that the prior has not learned ([`Prior::strangers`]).
+    pub(super) fn strangers(&self, prompt: &str) -> Option<String> {
+        self.prior.strangers(prompt)
     }
 
     /// Side in pixels of the pictures the prior was trained on.

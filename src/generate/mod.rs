@@ -102,13 +102,10 @@ pub fn run_with(
 /// What the prior will not understand.
 fn warnings(job: &Job, guide: &latent::LatentGuide) -> Vec<Event> {
     let mut out = Vec::new();
-    let words = guide.unknown_words(&job.prompt);
-    if !words.is_empty() {
-        let list = words.iter().map(|w| format!("`{w}`")).collect::<Vec<_>>().join(", ");
-        let verb = if words.len() == 1 { "is a word" } else { "are words" };
+    if let Some(words) = guide.strangers(&job.prompt) {
         out.push(Event::Warning {
-            message: format!("{list} {verb} the prior has not learned; the result may ignore it"),
-            hint: Some("simpler or more common words, or another --prior".into()),
+            message: format!("the prior has not learned {words}; the result may ignore it"),
+            hint: Some("`gen3d models words` lists what it has learned; or take another --prior".into()),
         });
     }
     let (size, trained) = (job.config.camera.size, guide.picture_size());

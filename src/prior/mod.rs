@@ -91,6 +91,18 @@ impl Prior {
         }
         out
     }
+
+    /// [`Prior::unknown_words`] for people: `zebra`, `jat` (`jay`?); the known word that each may be a slip
+    /// of stands in brackets. Nothing if all are known.
+    pub fn strangers(&self, prompt: &str) -> Option<String> {
+        let known = || self.words.iter().flatten().map(String::as_str);
+        let one = |word: &String| match crate::suggest::nearest(word, known()) {
+            Some(near) => format!("`{word}` (`{near}`?)"),
+            None => format!("`{word}`"),
+        };
+        let all: Vec<String> = self.unknown_words(prompt).iter().map(one).collect();
+        (!all.is_empty()).then(|| all.join(", "))
+    }
 }
 
 /// The device a prior's networks run on best: a GPU in builds for one (`cuda`, `metal`), else the CPU.

@@ -54,6 +54,8 @@ fn a_written_prior_loads_and_runs() {
     assert!(prior.is_camera_conditioned());
     assert_eq!((prior.image_size(), prior.digest.len()), (16, 64));
     assert_eq!(prior.unknown_words("a Blue zebra, zebra"), ["zebra"]);
+    assert_eq!(prior.strangers("a bleu zebra").as_deref(), Some("`bleu` (`blue`?), `zebra`"));
+    assert_eq!(prior.strangers("a blue"), None);
     let context = prior.encode_texts(&["a blue jay"]).unwrap().remove(0).context;
     assert_eq!(context.dims(), [1, 6, 8]);
     let x = normal(&[1, 3, 16, 16], 0, DType::F32);
