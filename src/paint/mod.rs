@@ -158,11 +158,10 @@ fn noise(prior: &Prior, what: &Painting) -> Result<Tensor> {
 }
 
 /// The last `strength` of a trajectory's steps, at least one.
-fn late_part(mut path: Trajectory, strength: f64) -> Trajectory {
+fn late_part(path: Trajectory, strength: f64) -> Trajectory {
     // Rounded down, as diffusers does.
     let steps = ((path.steps() as f64 * strength) as usize).clamp(1, path.steps());
-    path.levels.drain(..path.steps() - steps);
-    path
+    path.last(steps)
 }
 
 /// Pictures of `[B, 3, H, W]` in −1..1.

@@ -93,6 +93,8 @@ pub struct Trajectory {
     pub levels: Vec<Level>,
     /// How estimates of x_0 are kept in range.
     pub clip: Option<Clip>,
+    /// ᾱ at which DDIM's steps arrive, where that is not the next level's (see [`Trajectory::ddim`]).
+    pub(super) arrivals: Option<Vec<f64>>,
     /// ᾱ of every timestep of the schedule.
     pub(super) alphas_cumprod: Arc<[f32]>,
 }
@@ -106,6 +108,36 @@ impl Trajectory {
         let mut trajectory = Self::through(schedule, &schedule.timesteps(steps)?)?;
         trajectory.levels.push(Level { t: 0.0, alpha_bar: schedule.final_alpha_bar() });
         Ok(trajectory)
+    }
+
+    /// [`Trajectory::new`] as diffusers' DDIM scheduler walks it: a step goes down by T/`steps` (rounded
+    /// down) timesteps, also where the grid (`linspace`, some of `trailing`) is spaced otherwise; the next
+    /// one then takes the sample for one of its own level.
+    ///
+    /// # Errors
+    /// As [`Schedule::timesteps`].
+    pub fn ddim(schedule: &Schedule, steps: usize) -> Result<Self> {
+        let mut path = Self::new(schedule, steps)?;
+        let stride = (schedule.len() / steps) as f32;
+        let arrival = |from: &Level| match from.t - stride {
+            t if t >= 0.0 => schedule.alpha_bar(t),
+            _ => schedule.final_alpha_bar(),
+        };
+        let arrivals: Vec<f64> = path.levels[..steps].iter().map(arrival).collect();
+        let differ = path.levels[1..].iter().zip(&arrivals).any(|(level, a)| level.alpha_bar != *a);
+        path.arrivals = differ.then_some(arrivals);
+        Ok(path)
+    }
+
+    /// The last `steps` steps only; all if there are no more.
+    #[must_use]
+    pub fn last(mut self, steps: usize) -> Self {
+        let skipped = self.steps().saturating_sub(steps);
+        self.levels.drain(..skipped);
+        if let Some(arrivals) = &mut self.arrivals {
+            arrivals.drain(..skipped);
+        }
+        self
     }
 
     /// From the first of the given timesteps through each to the last, where it stops (so n
@@ -122,7 +154,8 @@ impl Trajectory {
         }
         let levels = timesteps.iter().map(|&t| Level { t, alpha_bar: schedule.alpha_bar(t) }).collect();
         let clip = Clip::of(&schedule.config);
-        Ok(Self { levels, clip, alphas_cumprod: schedule.alphas_cumprod.as_slice().into() })
+        let alphas_cumprod = schedule.alphas_cumprod.as_slice().into();
+        Ok(Self { levels, clip, arrivals: None, alphas_cumprod })
     }
 
     /// `steps` steps as diffusers' DPM-Solver and UniPC take them: whole timesteps as if there were one

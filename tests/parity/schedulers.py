@@ -55,6 +55,9 @@ CASES = {
     "ddim_trailing": (schedulers.DDIMScheduler, dict(SD, clip_sample=False, timestep_spacing="trailing"), 20),
     "ddim_v": (schedulers.DDIMScheduler, dict(SD, clip_sample=False, prediction_type="v_prediction"), 25),
     "ddim_clip": (schedulers.DDIMScheduler, dict(SD, clip_sample=True, clip_sample_range=0.8), 10),
+    # Grids that DDIM's own step length does not follow.
+    "ddim_linspace": (schedulers.DDIMScheduler, dict(SD, clip_sample=False, timestep_spacing="linspace"), 12),
+    "ddim_trailing_30": (schedulers.DDIMScheduler, dict(SD, clip_sample=False, timestep_spacing="trailing"), 30),
     "lcm": (schedulers.LCMScheduler, dict(SD), 4),
     "euler_ancestral": (schedulers.EulerAncestralDiscreteScheduler, dict(SD, timestep_spacing="linspace"), 12),
     "euler_ancestral_leading": (

@@ -161,7 +161,10 @@ impl Sampler {
         let mut past: Vec<Seen> = Vec::new();
         let steps = trajectory.steps();
         for (index, pair) in trajectory.levels.windows(2).enumerate() {
-            let (from, to) = (pair[0], pair[1]);
+            let (from, mut to) = (pair[0], pair[1]);
+            if let (Self::Ddim { .. }, Some(arrivals)) = (self, &trajectory.arrivals) {
+                to.alpha_bar = arrivals[index];
+            }
             let now = evaluate(predictor, &x, from, trajectory)?;
             if let Self::UniPc { .. } = self {
                 x = corrector.correct(x, &now, &past)?;
@@ -279,6 +282,7 @@ pub fn trajectory(schedule: &Schedule, sampler: &Sampler, steps: usize) -> Resul
     match sampler {
         Sampler::Dpm(_) | Sampler::UniPc { .. } => Trajectory::solver(schedule, steps),
         Sampler::EulerAncestral | Sampler::Heun => Trajectory::sigmas(schedule, steps),
+        Sampler::Ddim { .. } => Trajectory::ddim(schedule, steps),
         Sampler::Lcm { .. } => Trajectory::consistency(schedule, steps, 50),
         _ => Trajectory::new(schedule, steps),
     }
