@@ -40,7 +40,7 @@ impl Unet {
 
         let output = Var::from_tensor(&output)?;
         let loss = loss(output.as_tensor())?;
-        let mut grads = loss.backward()?;
+        let mut grads = let_go(loss.backward()?);
         let mut down = Pending { h: taken(&mut grads, &output)?, skips: Vec::new() };
         let (mut gradients, mut sums) = (vec![grads], [None, None]);
         for (segment, state) in saved.into_iter().enumerate().rev() {
@@ -57,7 +57,7 @@ impl Unet {
         }
         let [by_emb, by_context] = sums;
         let by_emb = by_emb.ok_or_else(|| Error::Failed("u-net: no gradient of the embedding".into()))?;
-        let mut grads = (&embedding * by_emb)?.sum_all()?.backward()?;
+        let mut grads = let_go((&embedding * by_emb)?.sum_all()?.backward()?);
         let mut context = match by_context {
             Some(g) => g,
             None => inputs.context.zeros_like()?,
@@ -108,7 +108,7 @@ impl Unet {
         for (skip, g) in again.skips[kept..].iter().zip(&given) {
             sum = (sum + (skip * g)?.sum_all()?)?;
         }
-        let mut grads = sum.backward()?;
+        let mut grads = let_go(sum.backward()?);
         gradient.h = taken(&mut grads, &h)?;
         for var in &vars {
             gradient.skips.push(taken(&mut grads, var)?);
@@ -130,6 +130,18 @@ impl Unet {
 struct Pending {
     h: Tensor,
     skips: Vec<Tensor>,
+}
+
+/// The same gradients without their history. candle computes a gradient from the tensors of the tape (that
+/// of a matrix product from both factors), so that it would keep the tape of its block alive.
+fn let_go(mut grads: GradStore) -> GradStore {
+    let ids: Vec<_> = grads.get_ids().copied().collect();
+    for id in ids {
+        if let Some(plain) = grads.get_id(id).map(Tensor::detach) {
+            grads.insert_id(id, plain);
+        }
+    }
+    grads
 }
 
 fn taken(grads: &mut GradStore, var: &Var) -> Result<Tensor> {
