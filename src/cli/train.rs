@@ -7,6 +7,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use rayon::prelude::*;
 
 use crate::error::{Error, Result};
+use crate::train::data::split::Split;
 use crate::train::data::{DataConfig, Dataset, Sample};
 use crate::train::{self, Places, config::TrainConfig, samples};
 
@@ -92,6 +93,12 @@ pub struct DataArgs {
     /// Key of the pictures
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// Which side of the split between training and evaluation
+    #[arg(long, value_enum, default_value = "train")]
+    split: Split,
+    /// Shares and weights: the `[data]` table of these training settings (TOML)
+    #[arg(long)]
+    config: Option<PathBuf>,
 }
 
 /// Options of `gen3d train samples`.
@@ -135,14 +142,14 @@ pub fn run(command: TrainCommand) -> Result<()> {
     }
 }
 
+fn settings(path: Option<&Path>) -> Result<TrainConfig> {
+    let Some(path) = path else { return Ok(TrainConfig::default()) };
+    let text = std::fs::read_to_string(path).map_err(|e| Error::io(path, e))?;
+    toml::from_str(&text).map_err(|e| Error::file(path, e.to_string()))
+}
+
 fn prior(args: PriorArgs) -> Result<()> {
-    let mut config: TrainConfig = match &args.config {
-        Some(path) => {
-            let text = std::fs::read_to_string(path).map_err(|e| Error::io(path, e))?;
-            toml::from_str(&text).map_err(|e| Error::file(path, e.to_string()))?
-        }
-        None => TrainConfig::default(),
-    };
+    let mut config = settings(args.config.as_deref())?;
     config.unet.steps = args.steps.unwrap_or(config.unet.steps);
     config.vae.steps = args.vae_steps.unwrap_or(config.vae.steps);
     config.pictures = args.pictures.unwrap_or(config.pictures);
@@ -160,7 +167,9 @@ fn data(args: &DataArgs) -> Result<()> {
     if !(1..=4096).contains(&args.count) || !(8..=1024).contains(&args.size) {
         return Err(Error::invalid("--count, --size", "1 to 4096 pictures of 8 to 1024 pixels"));
     }
-    let config = DataConfig { image_size: args.size, ..DataConfig::default() };
+    let shares = settings(args.config.as_deref())?.data;
+    shares.check()?;
+    let config = DataConfig { image_size: args.size, split: args.split, ..shares };
     let data = Dataset::open(args.corpus.as_deref(), &args.props, config, args.seed)?;
     let indices = args.first..args.first + u64::from(args.count);
     let samples: Vec<Sample> = indices.into_par_iter().map(|i| data.sample(i)).collect::<Result<_>>()?;

@@ -53,6 +53,9 @@ pub fn train_prior(
     std::fs::create_dir_all(&places.run).map_err(|e| Error::io(&places.run, e))?;
     remember_config(config, &places.run)?;
     let data = Dataset::open(places.corpus.as_deref(), &places.props, data_config(config), config.seed)?;
+    let held_out =
+        serde_json::to_string_pretty(&data.held_out()).map_err(|e| Error::Failed(e.to_string()))?;
+    crate::asset::replace(&places.run.join("held_out.json"), held_out.as_bytes())?;
     let pictures = drawn(config, &data, &places.run, progress)?;
     let mut run = Run { dir: places.run.clone(), progress };
     let mut vae_weights = vae::train(config, &pictures, &mut run)?;

@@ -41,6 +41,8 @@ use std::path::Path;
 use crate::asset::Asset;
 use crate::{Error, Result};
 
+pub(crate) use surface::value_noise;
+
 /// Triangles one build may have.
 pub const MAX_TRIANGLES: usize = 1_000_000;
 /// Bytes a recipe file may have.

@@ -79,7 +79,7 @@ pub(super) fn signed_volume6(positions: &[Vec3], triangles: &[[u32; 3]]) -> f32 
 }
 
 /// Smooth noise in 0 … 1, trilinear between random values at the integer lattice.
-pub(super) fn value_noise(p: Vec3, seed: u32) -> f32 {
+pub(crate) fn value_noise(p: Vec3, seed: u32) -> f32 {
     let base = p.floor();
     let f = p - base;
     let f = f * f * (Vec3::splat(3.0) - 2.0 * f);

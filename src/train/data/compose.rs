@@ -1,6 +1,7 @@
-//! Scenes of two things: "X on Y" with contact, "X beside Y" on one ground.
+//! Scenes: "X on Y" with contact, "X next to Y" on one ground, several of one kind.
 
 use std::f32::consts::PI;
+use std::sync::Arc;
 
 use glam::{Mat4, Vec3};
 
@@ -36,7 +37,8 @@ pub(super) fn support_height(asset: &PreparedAsset, radius: f32) -> f32 {
 }
 
 /// Transforms of both things. `share` is the size of the first (largest side) over the second's,
-/// `sink` the share of its height by which the first sinks into the second if it stands on it.
+/// `sink` the share of its height by which the first sinks into the second if it stands on it (at least
+/// [`SINK`]).
 pub(super) fn place(
     first: &PreparedAsset,
     second: &PreparedAsset,
@@ -50,12 +52,12 @@ pub(super) fn place(
     let foot = Vec3::new(0.5 * (low1.x + high1.x), low1.y, 0.5 * (low1.z + high1.z)) * scale;
     let size = (high1 - low1) * scale;
     let target = match relation {
-        Relation::On => {
+        Relation::On | Relation::Carrying => {
             let radius = 0.25 * size.x.min(size.z).max(0.2 * size.max_element());
             let top = support_height(second, radius);
-            Vec3::new(0.5 * (low2.x + high2.x), top - sink * size.y, 0.5 * (low2.z + high2.z))
+            Vec3::new(0.5 * (low2.x + high2.x), top - sink.max(SINK) * size.y, 0.5 * (low2.z + high2.z))
         }
-        Relation::Beside => {
+        Relation::NextTo | Relation::Beside => {
             let gap = 0.08 * size.x.max(high2.x - low2.x);
             Vec3::new(low2.x - gap - 0.5 * size.x, low2.y, 0.5 * (low2.z + high2.z))
         }
@@ -64,13 +66,10 @@ pub(super) fn place(
     [first, Mat4::IDENTITY]
 }
 
-/// Turns all `instances` about the vertical axis by `yaw` degrees, centres them and scales them to
-/// [`LARGEST_SIDE`].
-pub(super) fn normalize(instances: &mut [Instance<'_>], yaw: f32) {
-    let turn = Mat4::from_rotation_y(yaw * PI / 180.0);
+/// Bounds of everything in `scene`.
+fn bounds_of(scene: &[Instance<'_>]) -> (Vec3, Vec3) {
     let (mut low, mut high) = (Vec3::INFINITY, Vec3::NEG_INFINITY);
-    for instance in instances.iter_mut() {
-        instance.transform = turn * instance.transform;
+    for instance in scene {
         let (a, b) = bounds(instance.asset);
         for corner in 0..8 {
             let pick = |bit: u32, a: f32, b: f32| if corner & bit == 0 { a } else { b };
@@ -79,6 +78,54 @@ pub(super) fn normalize(instances: &mut [Instance<'_>], yaw: f32) {
             (low, high) = (low.min(p), high.max(p));
         }
     }
+    (low, high)
+}
+
+/// Where `asset` stands to the right (+X) of all that is in `scene`, on the same ground; its largest
+/// side is `share` times theirs.
+pub(super) fn right_of(asset: &PreparedAsset, scene: &[Instance<'_>], share: f32) -> Mat4 {
+    let ((low, high), (left, right)) = (bounds(asset), bounds_of(scene));
+    let scale = share * (right - left).max_element() / (high - low).max_element().max(1e-6);
+    let foot = Vec3::new(0.5 * (low.x + high.x), low.y, 0.5 * (low.z + high.z)) * scale;
+    let size = (high - low) * scale;
+    let gap = 0.08 * size.x.max(right.x - left.x);
+    let target = Vec3::new(right.x + gap + 0.5 * size.x, left.y, 0.5 * (left.z + right.z));
+    Mat4::from_translation(target - foot) * Mat4::from_scale(Vec3::splat(scale))
+}
+
+/// Two to four things of one kind on one ground: side by side, or in two rows. All get the same size;
+/// each is turned by its angle of `yaws` (degrees).
+pub(super) fn arrange(assets: &[Arc<PreparedAsset>], yaws: &[f32]) -> Vec<Mat4> {
+    // Rows from the back to the front, in units of the distance between neighbours.
+    let places: &[[f32; 2]] = match assets.len() {
+        0 | 1 => &[[0.0, 0.0]],
+        2 => &[[-0.5, 0.0], [0.5, 0.0]],
+        3 => &[[-0.5, -0.4], [0.5, -0.4], [0.0, 0.45]],
+        _ => &[[-0.5, -0.5], [0.5, -0.5], [-0.5, 0.5], [0.5, 0.5]],
+    };
+    let stand = |asset: &Arc<PreparedAsset>, place: &[f32; 2], yaw: f32| {
+        let (low, high) = bounds(asset);
+        let size = high - low;
+        let scale = 1.0 / size.max_element().max(1e-6);
+        let foot = Vec3::new(0.5 * (low.x + high.x), low.y, 0.5 * (low.z + high.z));
+        // Wide enough for any turn that `yaws` make of a thing with a front.
+        let step = (1.12 * size.x.max(size.z) * scale).clamp(0.45, 1.15);
+        Mat4::from_translation(Vec3::new(place[0], 0.0, place[1]) * step)
+            * Mat4::from_rotation_y(yaw * PI / 180.0)
+            * Mat4::from_scale(Vec3::splat(scale))
+            * Mat4::from_translation(-foot)
+    };
+    assets.iter().zip(places).zip(yaws).map(|((asset, place), yaw)| stand(asset, place, *yaw)).collect()
+}
+
+/// Turns all `instances` about the vertical axis by `yaw` degrees, centres them and scales them to
+/// [`LARGEST_SIDE`].
+pub(super) fn normalize(instances: &mut [Instance<'_>], yaw: f32) {
+    let turn = Mat4::from_rotation_y(yaw * PI / 180.0);
+    for instance in instances.iter_mut() {
+        instance.transform = turn * instance.transform;
+    }
+    let (low, high) = bounds_of(instances);
     let extent = (high - low).max_element();
     if !(extent.is_finite() && extent > 0.0) {
         return;
@@ -134,6 +181,30 @@ mod tests {
         let [t, _] = place(&a, &b, Relation::Beside, 0.6, SINK);
         let (low, high) = (t.transform_point3(Vec3::ZERO), t.transform_point3(Vec3::ONE));
         assert!((low.y + 1.0).abs() < 1e-5 && high.x < -1.0, "{low} {high}");
+    }
+
+    #[test]
+    fn a_third_thing_stands_on_the_right_and_several_share_the_ground() {
+        let a = Arc::new(cuboid(Vec3::ZERO, Vec3::new(1.0, 2.0, 0.5)));
+        let scene = [Instance::new(&a, Mat4::IDENTITY)];
+        let b = cuboid(Vec3::splat(-3.0), Vec3::splat(1.0));
+        let t = right_of(&b, &scene, 0.5);
+        let (low, high) = (t.transform_point3(Vec3::splat(-3.0)), t.transform_point3(Vec3::ONE));
+        assert!(low.x > 1.0 && low.y.abs() < 1e-5 && ((high - low).x - 1.0).abs() < 1e-5, "{low} {high}");
+        for count in 2..=4 {
+            let assets = vec![a.clone(); count];
+            let places = arrange(&assets, &[0.0; 4]);
+            let boxes: Vec<(Vec3, Vec3)> =
+                places.iter().zip(&assets).map(|(p, a)| bounds_of(&[Instance::new(a, *p)])).collect();
+            assert_eq!(boxes.len(), count);
+            for (i, (low, high)) in boxes.iter().enumerate() {
+                assert!(low.y.abs() < 1e-5 && (high.y - 1.0).abs() < 1e-5);
+                for (low2, high2) in &boxes[..i] {
+                    let apart = low.x >= high2.x || low2.x >= high.x || low.z >= high2.z || low2.z >= high.z;
+                    assert!(apart, "{count}: {low} {high} {low2} {high2}");
+                }
+            }
+        }
     }
 
     #[test]

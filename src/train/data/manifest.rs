@@ -1,4 +1,7 @@
-//! The corpus's `manifest.csv`: named 3D models.
+//! A folder's `manifest.csv`: named 3D models.
+//!
+//! Columns `path` (relative) and `caption` are needed; `kind` (only `model` is used), `category`, `faces`
+//! and `front` (`none`: any side may be the front) may be absent.
 
 use std::path::{Path, PathBuf};
 
@@ -9,8 +12,10 @@ use crate::error::{Error, Result};
 /// A model of the corpus.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Entry {
-    /// GLB file.
+    /// GLB or OBJ file.
     pub path: PathBuf,
+    /// The path as the manifest writes it: its name in the split.
+    pub key: String,
     /// Lower-case caption with its article, such as `a red armchair`.
     pub caption: String,
     /// Coarse kind.
@@ -23,12 +28,16 @@ pub struct Entry {
 
 #[derive(Deserialize)]
 struct Row {
-    kind: String,
     path: String,
     caption: String,
-    category: String,
+    #[serde(default)]
+    kind: Option<String>,
+    #[serde(default)]
+    category: Option<String>,
+    #[serde(default)]
     faces: Option<u32>,
-    front: String,
+    #[serde(default)]
+    front: Option<String>,
 }
 
 /// Captions of more words than this name details that 64 pixels do not show.
@@ -50,17 +59,19 @@ pub fn read(corpus: &Path) -> Result<Vec<Entry>> {
     let mut out = Vec::new();
     for row in reader.deserialize() {
         let row: Row = row.map_err(|e| Error::file(&path, e.to_string()))?;
-        let faces = row.faces.unwrap_or(0);
-        let wanted = row.kind == "model"
+        let faces = row.faces.unwrap_or(1);
+        let category = row.category.unwrap_or_default();
+        let wanted = row.kind.as_deref().is_none_or(|kind| kind == "model")
             && row.caption.split_whitespace().count() <= MAX_WORDS
             && (1..=MAX_FACES).contains(&faces)
-            && !LEFT_OUT.contains(&row.category.as_str());
+            && !LEFT_OUT.contains(&category.as_str());
         if wanted {
             out.push(Entry {
-                path: corpus.join(row.path),
+                path: corpus.join(&row.path),
+                key: row.path,
                 caption: row.caption.trim().to_lowercase(),
-                category: row.category,
-                has_front: row.front != "none",
+                category,
+                has_front: row.front.as_deref() != Some("none"),
                 faces,
             });
         }

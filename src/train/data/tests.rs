@@ -1,0 +1,107 @@
+//! Tests of the data engine.
+
+use super::split::Split;
+use super::*;
+
+fn dataset(seed: u64) -> Dataset {
+    let props = Path::new(env!("CARGO_MANIFEST_DIR")).join("scenes/props");
+    let config = DataConfig { image_size: 16, supersample: 1, ..DataConfig::default() };
+    Dataset::open(None, &props, config, seed).unwrap()
+}
+
+#[test]
+fn a_sample_is_a_pure_function_of_seed_and_index() {
+    let (a, b, other) = (dataset(1), dataset(1), dataset(2));
+    let mut same = 0;
+    for i in (0..20).rev() {
+        let (x, y, z) = (a.sample(i).unwrap(), b.sample(i).unwrap(), other.sample(i).unwrap());
+        assert_eq!((&x.rgb, &x.caption, x.camera), (&y.rgb, &y.caption, y.camera));
+        same += usize::from(x.rgb == z.rgb);
+    }
+    assert_eq!(same, 0, "another seed gives other pictures");
+}
+
+#[test]
+fn favourites_are_drawn_more_often_and_must_be_known() {
+    let props = Path::new(env!("CARGO_MANIFEST_DIR")).join("scenes/props");
+    let open = |favourites: &[&str]| {
+        let favourites = favourites.iter().map(|f| (*f).to_owned()).collect();
+        let config = DataConfig {
+            image_size: 8,
+            supersample: 1,
+            recipes: 1.0,
+            scenes: 0.0,
+            favourites,
+            favourite_weight: 30.0,
+            ..DataConfig::default()
+        };
+        Dataset::open(None, &props, config, 1)
+    };
+    let count =
+        |data: &Dataset| (0..100).filter(|i| data.sample(*i).unwrap().caption.contains("apple")).count();
+    let (plain, often) = (count(&open(&[]).unwrap()), count(&open(&["apple"]).unwrap()));
+    assert!(plain <= 8 && often >= 15, "{plain} {often}");
+    assert!(open(&["zebra"]).err().unwrap().to_string().contains("zebra"));
+}
+
+#[test]
+fn pictures_show_something_and_heroes_are_frequent() {
+    let data = dataset(3);
+    let samples: Vec<Sample> = (0..300).map(|i| data.sample(i).unwrap()).collect();
+    for s in &samples {
+        let first = s.rgb[0];
+        assert!(s.rgb.iter().all(|v| v.is_finite() && v.abs() <= 1.0));
+        assert!(s.rgb.iter().any(|v| (v - first).abs() > 0.05), "empty picture of {}", s.caption);
+    }
+    let share = |text: &str| samples.iter().filter(|s| s.caption.contains(text)).count();
+    assert!(share("blue jay on macarons") >= 10 && share("macarons") >= 20, "{}", share("macarons"));
+    let words = data.vocabulary();
+    assert!(["blue", "jay", "macarons", "on", "beside"].iter().all(|w| words.contains(*w)));
+}
+
+#[test]
+fn no_training_sample_shows_what_is_held_out() {
+    let props = Path::new(env!("CARGO_MANIFEST_DIR")).join("scenes/props");
+    let open = |split| {
+        let config = DataConfig { image_size: 8, supersample: 1, split, ..DataConfig::default() };
+        Dataset::open(None, &props, config, 5).unwrap()
+    };
+    let plans = |data: &Dataset, n: u64| -> Vec<Plan> {
+        (0..n)
+            .flat_map(|index| (0..3).map(move |attempt| (index, attempt)))
+            .map(|(index, attempt)| {
+                let rng = Rng::new(data.seed, Stream::Data, u32::MAX - attempt);
+                let draw = Draw { rng, base: index * DRAWS };
+                Planner { data, draw: &draw }.plan()
+            })
+            .filter(|p| data.config.split.admits(&p.compositions(data)))
+            .collect()
+    };
+    let looks = |plan: &Plan| match plan {
+        Plan::Model(_) => vec![],
+        Plan::Single(t) => vec![t.look],
+        Plan::Several { looks, .. } => looks.clone(),
+        Plan::Scene { first, second, third, .. } => {
+            [Some(first), Some(second), third.as_ref()].into_iter().flatten().map(|t| t.look).collect()
+        }
+    };
+    let (train, held) = (open(Split::Train), open(Split::Compositions));
+    let (trained, unseen) = (plans(&train, 2000), plans(&held, 2000));
+    let of = |data: &Dataset, plans: &[Plan]| -> BTreeSet<String> {
+        plans.iter().flat_map(|p| p.compositions(data)).collect()
+    };
+    let (seen, fresh) = (of(&train, &trained), of(&held, &unseen));
+    assert!(seen.len() > 500 && unseen.len() > 50, "{} {}", seen.len(), unseen.len());
+    assert!(seen.iter().all(|c| !split::is_held_out(c)));
+    for plan in &unseen {
+        assert!(plan.compositions(&held).iter().any(|c| !seen.contains(c)), "{}", plan.caption(&held));
+    }
+    // Every kind of composition is tried.
+    for kind in ["on: ", "next to: ", "two ", "golden ", "red "] {
+        assert!(fresh.iter().any(|c| c.starts_with(kind) && split::is_held_out(c)), "{kind}");
+    }
+    assert!(trained.iter().flat_map(looks).all(|l| l < split::LOOKS));
+    assert!(unseen.iter().flat_map(looks).all(|l| l >= split::LOOKS));
+    // The main example must be learned.
+    assert!(!split::is_held_out("on: blue jay, macarons"));
+}
