@@ -84,6 +84,15 @@ pub struct UnetTraining {
     pub caption_dropout: f32,
     /// Gradients are scaled down to this global norm.
     pub max_grad_norm: f64,
+    /// What the U-Net predicts: `v_prediction` or `epsilon`.
+    pub prediction_type: String,
+    /// γ of the min-SNR weighting (5 in the paper); every noise level counts the same without it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min_snr_gamma: Option<f64>,
+    /// Steps between two sheets of samples (`samples.png` in the run's folder), a multiple of 250; 0: none.
+    pub sheet_every: u32,
+    /// Prompts of the sheet.
+    pub sheet: Vec<String>,
 }
 
 impl Default for TrainConfig {
@@ -132,6 +141,19 @@ impl Default for UnetTraining {
             ema_decay: 0.998,
             caption_dropout: 0.1,
             max_grad_norm: 1.0,
+            prediction_type: "v_prediction".into(),
+            min_snr_gamma: None,
+            sheet_every: 1000,
+            sheet: [
+                "a blue jay on macarons",
+                "a penguin",
+                "a golden owl",
+                "three apples",
+                "a red car",
+                "a robot",
+            ]
+            .map(str::to_owned)
+            .to_vec(),
         }
     }
 }
@@ -221,7 +243,7 @@ impl TrainConfig {
         }
     }
 
-    /// `scheduler/scheduler_config.json`: Stable Diffusion's betas, v-prediction.
+    /// `scheduler/scheduler_config.json`: Stable Diffusion's betas.
     pub fn scheduler_json(&self) -> String {
         let text = json!({
             "_class_name": "DDIMScheduler",
@@ -233,7 +255,7 @@ impl TrainConfig {
             "set_alpha_to_one": false,
             "steps_offset": 1,
             "timestep_spacing": "leading",
-            "prediction_type": "v_prediction",
+            "prediction_type": self.unet.prediction_type,
         });
         format!("{text:#}\n")
     }
@@ -241,7 +263,7 @@ impl TrainConfig {
     /// The schedule of [`TrainConfig::scheduler_json`].
     ///
     /// # Errors
-    /// None, unless the text above is edited wrongly.
+    /// If `prediction_type` is unknown.
     pub fn schedule(&self) -> Result<Schedule> {
         let json = serde_json::from_str(&self.scheduler_json()).map_err(|e| Error::Failed(e.to_string()))?;
         Schedule::new(schedule::Config::from_json(&json)?)
@@ -268,6 +290,12 @@ impl TrainConfig {
         }
         if !(1..=64).contains(&self.unet.parts) {
             return Err(Error::invalid("unet.parts", "must be 1 to 64"));
+        }
+        if !["v_prediction", "epsilon"].contains(&self.unet.prediction_type.as_str()) {
+            return Err(Error::invalid("unet.prediction_type", "must be v_prediction or epsilon"));
+        }
+        if self.unet.min_snr_gamma.is_some_and(|g| !(g.is_finite() && g > 0.0)) {
+            return Err(Error::invalid("unet.min_snr_gamma", "must be positive"));
         }
         self.data.check()?;
         self.vae_config(1.0).check()?;

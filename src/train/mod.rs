@@ -10,6 +10,7 @@ pub mod run;
 pub mod samples;
 pub mod unet;
 pub mod vae;
+mod weighting;
 mod whiten;
 
 use std::collections::HashMap;
@@ -67,9 +68,24 @@ pub fn train_prior(
     let tokenizer = learned_tokenizer(config, &data, &places.run)?;
     let mut training = Training::new(config, &tokenizer, Latents { values, pictures: &pictures })?;
     let words = data.vocabulary();
-    training.run(&mut run, &|trained| {
-        publish::write(&places.out, config, &tokenizer, &words, scaling, &vae_weights, trained)
+    training.run(&mut run, &|trained, step| {
+        publish::write(&places.out, config, &tokenizer, &words, scaling, &vae_weights, trained)?;
+        live_sheet(config, places, step)
     })
+}
+
+/// What the prior draws after `step` steps: `samples.png` in the run's folder, now and then.
+fn live_sheet(config: &TrainConfig, places: &Places, step: u32) -> Result<()> {
+    let u = &config.unet;
+    if u.sheet_every == 0 || u.sheet.is_empty() || (!step.is_multiple_of(u.sheet_every) && step != u.steps) {
+        return Ok(());
+    }
+    let prior = crate::prior::Prior::load(&places.out.to_string_lossy(), &Device::Cpu)?;
+    let options = samples::Options { views: 4, steps: 20, guidance_scale: 3.0, seed: 7 };
+    let sheet = samples::sheet(&prior, &u.sheet, &options)?;
+    let mut bytes = std::io::Cursor::new(Vec::new());
+    sheet.write_to(&mut bytes, image::ImageFormat::Png).map_err(|e| Error::Failed(e.to_string()))?;
+    crate::asset::replace(&places.run.join("samples.png"), bytes.get_ref())
 }
 
 /// The tokenizer that an earlier start of this run learned, or else a new one, left there: pairs of one
@@ -122,7 +138,8 @@ fn data_config(config: &TrainConfig) -> data::DataConfig {
     data::DataConfig { image_size: config.image_size as u32, ..config.data.clone() }
 }
 
-/// A run is continued only with the settings it was started with, except for the numbers of steps.
+/// A run is continued only with the settings it was started with, except for the numbers of
+/// steps and the sheet.
 fn remember_config(config: &TrainConfig, dir: &Path) -> Result<()> {
     let path = dir.join("train.toml");
     let text = toml::to_string_pretty(config).map_err(|e| Error::Failed(e.to_string()))?;
@@ -130,6 +147,8 @@ fn remember_config(config: &TrainConfig, dir: &Path) -> Result<()> {
         let mut old: TrainConfig = toml::from_str(&old).map_err(|e| Error::file(&path, e.to_string()))?;
         old.vae.steps = config.vae.steps;
         old.unet.steps = config.unet.steps;
+        old.unet.sheet_every = config.unet.sheet_every;
+        old.unet.sheet.clone_from(&config.unet.sheet);
         if toml::to_string_pretty(&old).ok().as_deref() != Some(&text) {
             return Err(Error::file(&path, "the run there was started with other settings")
                 .hint("give the same settings to continue it, or another --run folder"));

@@ -10,6 +10,7 @@ use serde_json::json;
 use super::config::TrainConfig;
 use super::pictures::{Pictures, batch_indices};
 use super::run::{Run, learning_rate};
+use super::weighting::loss_weight;
 use crate::error::{Error, Result};
 use crate::prior::encode_prompts;
 use crate::prior::nn;
@@ -121,19 +122,26 @@ impl<'a> Training<'a> {
         })
     }
 
-    /// The share of the rows `rows` in the batch's loss, the mean squared error of the v-prediction.
+    /// The share of the rows `rows` in the batch's loss, the mean squared error of what is
+    /// predicted, weighted by noise level.
     fn partial_loss(&self, batch: &Batch, rows: Range<usize>) -> Result<Tensor> {
         let cut = |x: &Tensor| x.narrow(0, rows.start, rows.len())?.contiguous();
-        let (x0, noise, t) = (cut(&batch.x0)?, cut(&batch.noise)?, &batch.t[rows.clone()]);
+        let (x0, noise, times) = (cut(&batch.x0)?, cut(&batch.noise)?, &batch.t[rows.clone()]);
         let name = |i: &Option<usize>| i.map_or("", |i| self.latents.pictures.caption(i));
         let captions: Vec<&str> = batch.captions[rows.clone()].iter().map(name).collect();
         let context = encode_prompts(self.tokenizer, &self.text, &captions, &self.device)?;
-        let x_t = self.schedule.add_noise(&x0, &noise, t)?;
-        let target = self.schedule.target(&x0, &noise, t)?;
-        let t = Tensor::from_vec(t.to_vec(), rows.len(), &self.device)?;
+        let x_t = self.schedule.add_noise(&x0, &noise, times)?;
+        let target = self.schedule.target(&x0, &noise, times)?;
+        let t = Tensor::from_vec(times.to_vec(), rows.len(), &self.device)?;
         let prediction = self.unet.forward(&x_t, &t, &context, Some(&cut(&batch.cameras)?))?;
+        let error = (prediction - target)?.sqr()?.flatten_from(1)?.mean(1)?;
+        let gamma = self.config.unet.min_snr_gamma;
+        let kind = self.schedule.config.prediction_type;
+        let weights: Vec<f32> =
+            times.iter().map(|t| loss_weight(&self.schedule, kind, gamma, *t) as f32).collect();
+        let weights = Tensor::from_vec(weights, rows.len(), &self.device)?;
         let share = rows.len() as f64 / batch.t.len() as f64;
-        Ok(((prediction - target)?.sqr()?.mean_all()? * share)?)
+        Ok(((error * weights)?.mean_all()? * share)?)
     }
 
     /// The loss of `step` and its gradients, in parts side by side. The number of parts decides in which
@@ -150,11 +158,11 @@ impl<'a> Training<'a> {
     }
 
     /// Trains to `config.unet.steps`, going on from a checkpoint if there is one. With every
-    /// checkpoint `publish` gets what was learned so far, so that a running training can be tried.
+    /// checkpoint `publish` gets what was learned so far and the step, so that a running training can be tried.
     ///
     /// # Errors
     /// If the loss is not finite, a file cannot be written, or the user asked to stop.
-    pub fn run(&mut self, run: &mut Run, publish: &dyn Fn(&Trained) -> Result<()>) -> Result<()> {
+    pub fn run(&mut self, run: &mut Run, publish: &dyn Fn(&Trained, u32) -> Result<()>) -> Result<()> {
         let u = self.config.unet.clone();
         let first = run.restore(CHECKPOINT, &mut self.adam)?;
         let (mut sum, mut counted) = (0.0, 0u32);
@@ -178,7 +186,7 @@ impl<'a> Training<'a> {
             let stopped = run.stopped();
             if stopped || (step + 1) % CHECKPOINT_EVERY == 0 || step + 1 == u.steps {
                 run.save(CHECKPOINT, &self.adam, step + 1)?;
-                publish(&self.trained()?)?;
+                publish(&self.trained()?, step + 1)?;
             }
             if stopped {
                 return Err(Error::Interrupted);

@@ -9,6 +9,7 @@ use super::plan::{Plan, Shape, Unit};
 use super::real::{Real, Shared, uninit, zeroed};
 use super::tape::{self, Arg, Layer};
 use super::tile::{self, Terms, conv_tile};
+use super::winograd;
 
 /// Zeros around the input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -133,11 +134,11 @@ impl Layer for Conv {
 }
 
 /// Filters by (output, input, tap), which the tile reads as blocks [inputs][taps][MR] of MR outputs.
-struct Filters<F> {
-    outputs: usize,
-    inputs: usize,
+pub(super) struct Filters<F> {
+    pub(super) outputs: usize,
+    pub(super) inputs: usize,
     taps: usize,
-    at: F,
+    pub(super) at: F,
 }
 
 impl<F> Filters<F> {
@@ -175,6 +176,9 @@ fn correlate<T: Real, F>(plan: &Plan, source: &[T], filters: &Filters<F>, bias: 
 where
     F: Fn(usize, usize, usize) -> T + Sync,
 {
+    if winograd::pays(&plan.shape, filters.outputs) {
+        return winograd::correlate(plan.shape, source, filters, bias);
+    }
     let [ho, wo] = plan.out;
     let mut result = vec![T::ZERO; plan.shape.batch * filters.outputs * ho * wo];
     let out = Shared::new(&mut result);

@@ -24,6 +24,7 @@ mod simd;
 mod spatial;
 mod tape;
 mod tile;
+mod winograd;
 
 #[cfg(test)]
 mod tests;

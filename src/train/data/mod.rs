@@ -1,7 +1,7 @@
 //! Training data: named, posed, lit pictures of recipes, corpus models and small scenes.
 //!
 //! [`Dataset::sample`] is a pure function of `(seed, split, index)`. It first plans what is shown
-//! ([`plan`]: things, edits, relations), again and again until the plan belongs to its side of the
+//! (`plan`: things, edits, relations), again and again until the plan belongs to its side of the
 //! [`split`], then builds, composes and draws it.
 
 mod caption;

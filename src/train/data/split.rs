@@ -44,7 +44,7 @@ impl Split {
     }
 }
 
-/// Whether a composition (see [`super::plan`]) is never trained on.
+/// Whether a composition (see `plan.rs`) is never trained on.
 pub fn is_held_out(composition: &str) -> bool {
     one_in(10, composition)
 }

@@ -1,7 +1,7 @@
 use candle_core::Tensor;
 
 use super::*;
-use crate::prior::nn::{Padding, conv2d, fallback};
+use crate::prior::nn::{Padding, conv2d, fallback, winograd};
 
 /// (input, output channels, kernel, stride, padding): vectors' tails, channel tails, several images
 /// side by side, bands of rows, both strides, the asymmetric padding.
@@ -82,4 +82,38 @@ fn conv_rejects_what_does_not_fit() {
     let w = normal(0, &[2, 3, 3, 3]);
     assert!(conv2d(&x, &w, Some(&normal(0, &[3])), 1, Padding::Same(1)).is_err());
     assert!(conv2d(&x, &w, None, 0, Padding::Same(1)).is_err());
+}
+
+/// Shapes that go by Winograd's way both forward and back: odd sizes, several images in a run of tiles,
+/// channels that fill no register tile, no padding.
+const WINOGRAD: [([usize; 4], usize, usize, usize, Padding); 4] = [
+    ([2, 65, 31, 29], 70, 3, 1, Padding::Same(1)),
+    ([1, 66, 33, 40], 64, 3, 1, Padding::Same(0)),
+    ([9, 64, 3, 27], 67, 3, 1, Padding::Same(1)),
+    ([16, 64, 1, 33], 64, 3, 1, Padding::Same(1)),
+];
+
+#[test]
+fn winograd_agrees_with_candle_and_differences_at_any_thread_count() {
+    for case in &WINOGRAD {
+        let ([b, ci, h, w], co, _, stride, padding) = *case;
+        let (before, after) = padding.sides();
+        let shape = |channels| crate::prior::nn::plan::Shape {
+            batch: b,
+            channels,
+            height: h,
+            width: w,
+            dilation: 1,
+            before,
+            after: [after; 2],
+            kernel: 3,
+            stride,
+        };
+        assert!(winograd::pays(&shape(ci), co) && winograd::pays(&shape(co), ci), "{case:?}");
+        let ours = |a: &[Tensor]| conv2d(&a[0], &a[1], Some(&a[2]), stride, padding);
+        let stock = |a: &[Tensor]| fallback::conv2d(&a[0], &a[1], Some(&a[2]), stride, padding);
+        check_same(&ours, &stock, &inputs(case), 2e-5);
+        check_gradients(&ours, &inputs(case));
+        check_threads(&ours, &inputs(case));
+    }
 }
