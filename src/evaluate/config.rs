@@ -65,7 +65,7 @@ impl Default for EvaluatorConfig {
             warmup: 100,
             weight_decay: 0.02,
             ema_decay: 0.995,
-            azimuth_weight: 1.0,
+            azimuth_weight: 2.0,
             // A judge has no favourites.
             data: DataConfig { hero_weight: 2.0, hero_scenes: 0.06, ..DataConfig::default() },
         }

@@ -105,13 +105,14 @@ impl Encoder {
         }
         let last = config.channels[config.channels.len() - 1];
         let side = w.pp("azimuth");
+        let pixels = (config.image_size >> config.channels.len()).pow(2);
         Ok(Self {
             stem,
             levels,
             norm: GroupNorm::new(last, groups, EPS, &v.pp("norm"))?,
             image_out: Linear::new(last, config.width, false, &v.pp("out"))?,
             azimuth: [
-                Linear::new(last, AZIMUTH_WIDTH, true, &side.pp("linear_1"))?,
+                Linear::new(last * pixels, AZIMUTH_WIDTH, true, &side.pp("linear_1"))?,
                 Linear::new(AZIMUTH_WIDTH, 2, true, &side.pp("linear_2"))?,
             ],
             text: TextEncoder::new(config.text.clone(), w)?,
@@ -131,8 +132,10 @@ impl Encoder {
             h = level.down.forward(&level.norm.forward_silu(&h)?)?;
             h = level.block.forward(&h, None)?;
         }
-        let pooled = self.norm.forward_silu(&h)?.flatten_from(2)?.mean(D::Minus1)?;
-        let hidden = nn::silu(&self.azimuth[0].forward(&pooled)?)?;
+        let h = self.norm.forward_silu(&h)?;
+        let pooled = h.flatten_from(2)?.mean(D::Minus1)?;
+        // Not pooled: which way a thing looks is a matter of what lies left and right.
+        let hidden = nn::silu(&self.azimuth[0].forward(&h.flatten_from(1)?)?)?;
         Ok(Seen {
             embedding: unit(&self.image_out.forward(&pooled)?)?,
             azimuth: self.azimuth[1].forward(&hidden)?,

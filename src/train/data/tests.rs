@@ -134,7 +134,8 @@ fn captions_name_their_compositions() {
 fn fronts_are_those_of_the_first_thing() {
     let data = dataset(6);
     let samples: Vec<Sample> = (0..200).map(|i| data.sample(i).unwrap()).collect();
-    let of = |caption: &str| samples.iter().filter(move |s| s.caption == caption);
-    assert!(of("a blue jay on macarons").count() > 0 && of("a blue jay on macarons").all(|s| s.fronted));
-    assert!(of("macarons").count() > 0 && of("macarons").all(|s| !s.fronted));
+    for (caption, fronted) in [("a blue jay on macarons", true), ("macarons", false)] {
+        let same: Vec<_> = samples.iter().filter(|s| s.caption == caption).collect();
+        assert!(!same.is_empty() && same.iter().all(|s| s.fronted == fronted), "{caption}");
+    }
 }
