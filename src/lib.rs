@@ -11,6 +11,7 @@ pub mod cli;
 pub mod config;
 pub mod distill;
 pub mod error;
+pub mod evaluate;
 pub mod field;
 pub mod generate;
 pub mod gpu;

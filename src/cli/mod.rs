@@ -9,6 +9,7 @@ use clap::{Parser, Subcommand};
 
 mod bench;
 mod doctor;
+mod eval;
 mod generate;
 mod image;
 mod models;
@@ -45,6 +46,9 @@ enum Command {
     /// Train the embedded models, or look at what they have learned.
     #[command(subcommand)]
     Train(train::TrainCommand),
+    /// Judge assets and priors with an encoder that had no part in making them.
+    #[command(subcommand)]
+    Eval(eval::EvalCommand),
     /// Name, download and check priors.
     #[command(subcommand)]
     Models(models::ModelsCommand),
@@ -78,6 +82,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
     match (cli.command, cli.generate) {
         (Some(Command::Bench(command)), _) => Ok(bench::run(command)?),
         (Some(Command::Doctor(args)), _) => doctor::run(&args),
+        (Some(Command::Eval(command)), _) => Ok(eval::run(command)?),
         (Some(Command::Generate(args)), _) | (None, Some(args)) => generate::run(&args),
         (Some(Command::Models(command)), _) => Ok(models::run(command)?),
         (Some(Command::Image(args)), _) => Ok(image::run(&args)?),

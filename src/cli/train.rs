@@ -1,4 +1,6 @@
-//! `gen3d train`: training of the embedded prior, and sheets of its samples.
+//! `gen3d train`: training of the embedded prior and of the evaluator, and sheets of the prior's samples.
+
+mod evaluator;
 
 use std::path::{Path, PathBuf};
 
@@ -16,6 +18,8 @@ use crate::train::{self, Places, config::TrainConfig, samples};
 pub enum TrainCommand {
     /// Train the embedded prior: autoencoder, text encoder, camera-conditioned U-Net.
     Prior(PriorArgs),
+    /// Train the evaluator that `gen3d eval` judges with: pictures and captions in one space.
+    Evaluator(evaluator::EvaluatorArgs),
     /// Draw training pictures, to look at them: a sheet, and the captions on stdout.
     Data(DataArgs),
     /// Draw a sheet of samples of a prior: one row a prompt, views around the object.
@@ -134,6 +138,7 @@ pub struct SamplesArgs {
 pub fn run(command: TrainCommand) -> Result<()> {
     match command {
         TrainCommand::Prior(args) => prior(args),
+        TrainCommand::Evaluator(args) => evaluator::run(args),
         TrainCommand::Data(args) => data(&args),
         TrainCommand::Samples(args) => sheet(&args),
         TrainCommand::Curves(args) => {
@@ -205,18 +210,18 @@ fn save(picture: &image::RgbImage, out: &Path) -> Result<()> {
 }
 
 /// One bar a stage, on stderr.
-struct Bars {
+pub(super) struct Bars {
     quiet: bool,
     stage: String,
     bar: ProgressBar,
 }
 
 impl Bars {
-    fn new(quiet: bool) -> Self {
+    pub(super) fn new(quiet: bool) -> Self {
         Self { quiet, stage: String::new(), bar: ProgressBar::hidden() }
     }
 
-    fn show(&mut self, stage: &str, done: u32, of: u32, loss: f64) {
+    pub(super) fn show(&mut self, stage: &str, done: u32, of: u32, loss: f64) {
         if stage != self.stage {
             self.bar.finish();
             self.stage = stage.to_owned();

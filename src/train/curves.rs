@@ -32,7 +32,7 @@ pub fn svg(metrics: &Path) -> Result<String> {
         .map(|l| serde_json::from_str(l).map_err(|e| Error::file(metrics, e.to_string())))
         .collect::<Result<_>>()?;
     let stages: Vec<&str> =
-        ["vae", "unet"].into_iter().filter(|s| points.iter().any(|p| p.stage == *s)).collect();
+        ["vae", "unet", "evaluator"].into_iter().filter(|s| points.iter().any(|p| p.stage == *s)).collect();
     if stages.is_empty() {
         return Err(Error::file(metrics, "holds no losses of a training run"));
     }

@@ -17,6 +17,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use candle_core::{Device, Tensor};
+use serde::{Serialize, de::DeserializeOwned};
 
 use crate::error::{Error, Result};
 use crate::prior::tokenizer::Tokenizer;
@@ -52,12 +53,18 @@ pub fn train_prior(
 ) -> Result<()> {
     config.check()?;
     std::fs::create_dir_all(&places.run).map_err(|e| Error::io(&places.run, e))?;
-    remember_config(config, &places.run)?;
+    remember(config, &places.run, |old| {
+        old.vae.steps = config.vae.steps;
+        old.unet.steps = config.unet.steps;
+        old.unet.sheet_every = config.unet.sheet_every;
+        old.unet.sheet.clone_from(&config.unet.sheet);
+    })?;
     let data = Dataset::open(places.corpus.as_deref(), &places.props, data_config(config), config.seed)?;
     let held_out =
         serde_json::to_string_pretty(&data.held_out()).map_err(|e| Error::Failed(e.to_string()))?;
     crate::asset::replace(&places.run.join("held_out.json"), held_out.as_bytes())?;
-    let pictures = drawn(config, &data, &places.run, progress)?;
+    let size = (config.pictures, config.image_size);
+    let pictures = drawn(size, &data, &places.run, progress)?;
     let mut run = Run { dir: places.run.clone(), progress };
     let mut vae_weights = vae::train(config, &pictures, &mut run)?;
     // The first pictures are as random as any: they tell the covariance well enough.
@@ -65,7 +72,7 @@ pub fn train_prior(
     whiten::fold(&mut vae_weights, &some)?;
     let values = encode(config, &vae_weights, &pictures, usize::MAX, &mut run)?;
     let scaling = 1.0;
-    let tokenizer = learned_tokenizer(config, &data, &places.run)?;
+    let tokenizer = learned_tokenizer((config.vocab_size, config.max_tokens), &data, &places.run)?;
     let mut training = Training::new(config, &tokenizer, Latents { values, pictures: &pictures })?;
     let words = data.vocabulary();
     training.run(&mut run, &|trained, step| {
@@ -90,7 +97,11 @@ fn live_sheet(config: &TrainConfig, places: &Places, step: u32) -> Result<()> {
 
 /// The tokenizer that an earlier start of this run learned, or else a new one, left there: pairs of one
 /// frequency are merged in any order by the learner, and another order would give known words other ids.
-fn learned_tokenizer(config: &TrainConfig, data: &Dataset, run: &Path) -> Result<Tokenizer> {
+/// `size`: most tokens of the vocabulary, and of a text.
+///
+/// # Errors
+/// If the learner fails, or a file cannot be read or written.
+pub(crate) fn learned_tokenizer(size: (usize, usize), data: &Dataset, run: &Path) -> Result<Tokenizer> {
     let dir = run.join("tokenizer");
     if dir.join("tokenizer_config.json").is_file() {
         let read = |name: &str| {
@@ -100,7 +111,7 @@ fn learned_tokenizer(config: &TrainConfig, data: &Dataset, run: &Path) -> Result
         let [vocab, merges] = [read("vocab.json")?, read("merges.txt")?];
         return Tokenizer::from_texts(&vocab, &merges, &read("tokenizer_config.json")?, &dir);
     }
-    let tokenizer = Tokenizer::train(&data.captions(), config.vocab_size, config.max_tokens)?;
+    let tokenizer = Tokenizer::train(&data.captions(), size.0, size.1)?;
     std::fs::create_dir_all(&dir).map_err(|e| Error::io(&dir, e))?;
     // The config comes last: where it is, the others are whole.
     for (name, text) in tokenizer.files() {
@@ -114,20 +125,23 @@ fn learned_tokenizer(config: &TrainConfig, data: &Dataset, run: &Path) -> Result
 const WHITENED_ON: usize = 4096;
 
 /// The training pictures: those an earlier start of this run left, or else drawn now and left there.
-/// (Delete `pictures.safetensors` after a change of the renderer.)
-fn drawn(
-    config: &TrainConfig,
+/// (Delete `pictures.safetensors` after a change of the renderer.) `size`: how many, and their side in pixels.
+///
+/// # Errors
+/// As [`Pictures::draw`]; a file that cannot be written.
+pub(crate) fn drawn(
+    (count, side): (usize, usize),
     data: &Dataset,
     run: &Path,
     progress: &mut dyn FnMut(&str, u32, u32, f64),
 ) -> Result<Pictures> {
     let path = run.join("pictures.safetensors");
-    let key = format!("{} {}", data.digest(), config.pictures);
+    let key = format!("{} {count}", data.digest());
     if let Some(pictures) = picture_cache::load(&path, &key) {
         return Ok(pictures);
     }
-    let pictures = Pictures::draw(data, config.pictures, config.image_size, |done| {
-        progress("pictures", done as u32, config.pictures as u32, 0.0);
+    let pictures = Pictures::draw(data, count, side, |done| {
+        progress("pictures", done as u32, count as u32, 0.0);
         if run::STOP.load(std::sync::atomic::Ordering::Relaxed) { Err(Error::Interrupted) } else { Ok(()) }
     })?;
     picture_cache::save(&path, &key, &pictures)?;
@@ -138,17 +152,21 @@ fn data_config(config: &TrainConfig) -> data::DataConfig {
     data::DataConfig { image_size: config.image_size as u32, ..config.data.clone() }
 }
 
-/// A run is continued only with the settings it was started with, except for the numbers of
-/// steps and the sheet.
-fn remember_config(config: &TrainConfig, dir: &Path) -> Result<()> {
+/// A run is continued only with the settings it was started with, except for those that `free` sets in the
+/// old ones: the numbers of steps and the like.
+///
+/// # Errors
+/// [`Error::File`] if they differ; a file that cannot be written.
+pub(crate) fn remember<C: Serialize + DeserializeOwned>(
+    config: &C,
+    dir: &Path,
+    free: impl Fn(&mut C),
+) -> Result<()> {
     let path = dir.join("train.toml");
     let text = toml::to_string_pretty(config).map_err(|e| Error::Failed(e.to_string()))?;
     if let Ok(old) = std::fs::read_to_string(&path) {
-        let mut old: TrainConfig = toml::from_str(&old).map_err(|e| Error::file(&path, e.to_string()))?;
-        old.vae.steps = config.vae.steps;
-        old.unet.steps = config.unet.steps;
-        old.unet.sheet_every = config.unet.sheet_every;
-        old.unet.sheet.clone_from(&config.unet.sheet);
+        let mut old: C = toml::from_str(&old).map_err(|e| Error::file(&path, e.to_string()))?;
+        free(&mut old);
         if toml::to_string_pretty(&old).ok().as_deref() != Some(&text) {
             return Err(Error::file(&path, "the run there was started with other settings")
                 .hint("give the same settings to continue it, or another --run folder"));

@@ -9,7 +9,7 @@ use super::pictures::Pictures;
 use crate::error::{Error, Result};
 
 /// Changes when the pictures of equal settings do.
-const FORMAT: &str = "gen3d-pictures-1";
+const FORMAT: &str = "gen3d-pictures-2";
 
 /// Writes `pictures` to `path` by a temporary file and a rename; `key` tells what they were drawn from.
 ///
@@ -26,10 +26,12 @@ pub(super) fn save(path: &Path, key: &str, pictures: &Pictures) -> Result<()> {
     let to_error = |e: safetensors::SafeTensorError| Error::Failed(format!("pictures: {e}"));
     let view = |dtype, shape: Vec<usize>, bytes| TensorView::new(dtype, shape, bytes).map_err(to_error);
     let size = pictures.size;
+    let fronted: Vec<u8> = pictures.fronted.iter().map(|&f| u8::from(f)).collect();
     let tensors = [
         ("rgb", view(Dtype::U8, vec![n, 3, size, size], &pictures.bytes)?),
         ("cameras", view(Dtype::F32, vec![n, 16], bytemuck::cast_slice(&pictures.cameras))?),
         ("caption", view(Dtype::U32, vec![n], bytemuck::cast_slice(&pictures.caption_of))?),
+        ("fronted", view(Dtype::U8, vec![n], &fronted)?),
     ];
     let temporary = path.with_extension("partial");
     safetensors::serialize_to_file(tensors, Some(metadata), &temporary).map_err(to_error)?;
@@ -56,9 +58,11 @@ pub(super) fn load(path: &Path, key: &str) -> Option<Pictures> {
     let floats: Vec<f32> = numbers("cameras")?.into_iter().map(f32::from_le_bytes).collect();
     let cameras: Vec<[f32; 16]> = floats.chunks_exact(16).map(|c| std::array::from_fn(|i| c[i])).collect();
     let caption_of: Vec<u32> = numbers("caption")?.into_iter().map(u32::from_le_bytes).collect();
-    let complete = cameras.len() == n && caption_of.len() == n;
+    let fronted: Vec<bool> = tensors.tensor("fronted").ok()?.data().iter().map(|&b| b != 0).collect();
+    let complete = cameras.len() == n && caption_of.len() == n && fronted.len() == n;
     let named = caption_of.iter().all(|&c| (c as usize) < captions.len());
-    (complete && named).then(|| Pictures { size, bytes: rgb.data().to_vec(), cameras, caption_of, captions })
+    let bytes = rgb.data().to_vec();
+    (complete && named).then_some(Pictures { size, bytes, cameras, caption_of, fronted, captions })
 }
 
 #[cfg(test)]
@@ -71,6 +75,7 @@ mod tests {
             bytes: (0..36).collect(),
             cameras: vec![[0.5; 16], [1.0; 16], [-2.0; 16]],
             caption_of: vec![0, 1, 0],
+            fronted: vec![true, false, true],
             captions: vec!["a fox".into(), "a ü".into()],
         }
     }
@@ -83,7 +88,7 @@ mod tests {
         save(&path, "k", &pictures()).unwrap();
         let (a, b) = (pictures(), load(&path, "k").unwrap());
         assert_eq!((a.size, &a.bytes, &a.cameras), (b.size, &b.bytes, &b.cameras));
-        assert_eq!((&a.caption_of, &a.captions), (&b.caption_of, &b.captions));
+        assert_eq!((&a.caption_of, &a.captions, &a.fronted), (&b.caption_of, &b.captions, &b.fronted));
         assert!(load(&path, "other").is_none());
         let bytes = std::fs::read(&path).unwrap();
         for cut in [0, 7, 100, bytes.len() - 1] {

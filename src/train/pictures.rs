@@ -16,6 +16,7 @@ pub struct Pictures {
     pub(super) bytes: Vec<u8>,
     pub(super) cameras: Vec<[f32; 16]>,
     pub(super) caption_of: Vec<u32>,
+    pub(super) fronted: Vec<bool>,
     /// Distinct captions.
     pub captions: Vec<String>,
 }
@@ -40,6 +41,7 @@ impl Pictures {
             bytes: Vec::with_capacity(count * pixels),
             cameras: Vec::with_capacity(count),
             caption_of: Vec::with_capacity(count),
+            fronted: Vec::with_capacity(count),
             captions: Vec::new(),
         };
         let mut known = HashMap::new();
@@ -51,12 +53,13 @@ impl Pictures {
                     let s = data.sample(i as u64)?;
                     let bytes: Vec<u8> =
                         s.rgb.iter().map(|v| ((v + 1.0) * 127.5).round().clamp(0.0, 255.0) as u8).collect();
-                    Ok((bytes, s.camera, s.caption))
+                    Ok((bytes, s.camera, s.caption, s.fronted))
                 })
                 .collect::<Result<_>>()?;
-            for (bytes, camera, caption) in drawn {
+            for (bytes, camera, caption, fronted) in drawn {
                 out.bytes.extend(bytes);
                 out.cameras.push(camera);
+                out.fronted.push(fronted);
                 let next = out.captions.len() as u32;
                 let id = *known.entry(caption.clone()).or_insert(next);
                 if id == next {
@@ -100,6 +103,19 @@ impl Pictures {
     pub fn cameras(&self, indices: &[usize], device: &Device) -> Result<Tensor> {
         let values: Vec<f32> = indices.iter().flat_map(|&i| self.cameras[i]).collect();
         Ok(Tensor::from_vec(values, (indices.len(), 16), device)?)
+    }
+
+    /// The index of picture `i`'s caption in [`Pictures::captions`].
+    pub fn caption_index(&self, i: usize) -> usize {
+        self.caption_of[i] as usize
+    }
+
+    /// The azimuth in radians (0 in front, a quarter turn on the +X side) from which picture `i` is seen;
+    /// `None` if what it shows has no front.
+    pub fn azimuth(&self, i: usize) -> Option<f32> {
+        // The third column of the camera's matrix points from the scene to the camera.
+        let camera = &self.cameras[i];
+        self.fronted[i].then(|| camera[2].atan2(camera[10]))
     }
 
     /// The caption of picture `i`.

@@ -32,18 +32,24 @@ pub fn sheet(prior: &Prior, prompts: &[String], options: &Options) -> Result<Rgb
     if prompts.is_empty() || options.views == 0 || options.views > 64 || options.steps == 0 {
         return Err(Error::invalid("samples", "needs a prompt, 1 to 64 views and at least one step"));
     }
-    let size = prior.image_size();
     let mut drawn = Vec::new();
     for (row, prompt) in prompts.iter().enumerate() {
-        let cameras: Vec<Camera> = (0..options.views)
-            .map(|i| {
-                let azimuth = 360.0 * i as f32 / options.views as f32;
-                Camera::orbit(azimuth, 15.0, 2.4, Vec3::ZERO, FOV_Y, size)
-            })
-            .collect();
-        drawn.extend(sample(prior, prompt, cameras, options, row as u32)?);
+        drawn.extend(views(prior, prompt, options, row as u32)?);
     }
     Ok(grid(&drawn, options.views))
+}
+
+/// The views of one row of a [`sheet`]: a picture for each, of the prior's own size. `row` keys the noise.
+///
+/// # Errors
+/// If the prompt cannot be encoded, or a tensor operation fails.
+pub fn views(prior: &Prior, prompt: &str, options: &Options, row: u32) -> Result<Vec<RgbImage>> {
+    let size = prior.image_size();
+    let camera = |i: u32| {
+        let azimuth = 360.0 * i as f32 / options.views as f32;
+        Camera::orbit(azimuth, 15.0, 2.4, Vec3::ZERO, FOV_Y, size)
+    };
+    sample(prior, prompt, (0..options.views).map(camera).collect(), options, row)
 }
 
 /// The prior's field of view (see `ARCHITECTURE.md`, the camera rig).

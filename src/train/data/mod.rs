@@ -11,6 +11,7 @@ mod edit;
 pub mod manifest;
 mod picture;
 mod plan;
+mod reading;
 pub mod split;
 #[cfg(test)]
 mod tests;
@@ -38,7 +39,11 @@ const DRAWS: u64 = 128;
 /// Plans drawn for a sample before giving up: held-out compositions are about one in twenty.
 const ATTEMPTS: u32 = 2000;
 /// The camera rig's field of view, degrees.
-pub(super) const FOV_Y: f32 = picture::FOV_Y;
+pub const FOV_Y: f32 = picture::FOV_Y;
+/// The camera rig's mean distance from the scene's centre, world units.
+pub const DISTANCE: f32 = picture::DISTANCE;
+/// Largest side of every scene's bounds, world units.
+pub const LARGEST_SIDE: f32 = compose::LARGEST_SIDE;
 
 /// One training sample.
 #[derive(Debug, Clone)]
@@ -49,6 +54,9 @@ pub struct Sample {
     pub caption: String,
     /// [`crate::render::camera::Camera::embedding`].
     pub camera: [f32; 16],
+    /// Whether it has a front, seen at azimuth 0: what the camera's azimuth is relative to. False for
+    /// things that look alike from everywhere, or were turned by chance.
+    pub fronted: bool,
 }
 
 /// A recipe and its looks, built when first needed.
@@ -153,7 +161,7 @@ impl Dataset {
 
     /// The picture of `plan`; `None` if a corpus model cannot be read.
     fn shown(&self, plan: &Plan, draw: &Draw) -> Result<Option<Sample>> {
-        let caption = plan.caption(self);
+        let text = Text { caption: plan.caption(self), fronted: plan.fronted(self) };
         let turn = |prop: &Prop| if prop.recipe.has_front() { 0.0 } else { draw.uniform(8) * 360.0 };
         let sample = match plan {
             Plan::Model(i) => {
@@ -161,12 +169,12 @@ impl Dataset {
                 let Ok(asset) = crate::asset::load(&entry.path) else { return Ok(None) };
                 let asset = PreparedAsset::with_texture_limit(&asset, 128);
                 let yaw = if entry.has_front { 0.0 } else { draw.uniform(8) * 360.0 };
-                self.picture(draw, &mut [Instance::new(&asset, Mat4::IDENTITY)], yaw, caption)
+                self.picture(draw, &mut [Instance::new(&asset, Mat4::IDENTITY)], yaw, text)
             }
             Plan::Single(thing) => {
                 let asset = self.asset(thing)?;
                 let yaw = turn(&self.props[thing.prop]);
-                self.picture(draw, &mut [Instance::new(&asset, Mat4::IDENTITY)], yaw, caption)
+                self.picture(draw, &mut [Instance::new(&asset, Mat4::IDENTITY)], yaw, text)
             }
             Plan::Several { prop, looks } => {
                 let prop = &self.props[*prop];
@@ -175,7 +183,7 @@ impl Dataset {
                 let places = compose::arrange(&assets, &yaws.collect::<Vec<_>>());
                 let scene = assets.iter().zip(places);
                 let mut scene: Vec<_> = scene.map(|(a, place)| Instance::new(a, place)).collect();
-                self.picture(draw, &mut scene, 0.0, caption)
+                self.picture(draw, &mut scene, 0.0, text)
             }
             Plan::Scene { first, relation, second, third, heroes } => {
                 let settle = self.props[first.prop].recipe.settle();
@@ -194,7 +202,7 @@ impl Dataset {
                     let place = compose::right_of(third, &scene, 0.6 + 0.3 * draw.uniform(29));
                     scene.push(Instance::new(third, place));
                 }
-                self.picture(draw, &mut scene, 0.0, caption)
+                self.picture(draw, &mut scene, 0.0, text)
             }
         };
         Ok(Some(sample))
@@ -265,6 +273,12 @@ impl Dataset {
         let at = draw.uniform(k) * total;
         self.weights.partition_point(|w| *w <= at).min(self.props.len() - 1)
     }
+}
+
+/// What a sample is told beside its picture.
+struct Text {
+    caption: String,
+    fronted: bool,
 }
 
 /// The random numbers of one sample.

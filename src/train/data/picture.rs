@@ -2,7 +2,7 @@
 
 use glam::Vec3;
 
-use super::{Dataset, Draw, Sample, compose};
+use super::{Dataset, Draw, Sample, Text, compose};
 use crate::render::backdrop::background_color;
 use crate::render::camera::Camera;
 use crate::render::color::linear_to_srgb;
@@ -11,19 +11,13 @@ use crate::render::raster::{Instance, render_scene};
 
 /// The camera rig: field of view, distance and its spread, elevations (degrees, world units).
 pub(super) const FOV_Y: f32 = 40.0;
-const DISTANCE: f32 = 2.4;
+pub(super) const DISTANCE: f32 = 2.4;
 const SPREAD: f32 = 0.1;
 const ELEVATION: (f32, f32) = (-10.0, 50.0);
 
 impl Dataset {
     /// Draws the scene from a random camera, under a random light, on a random background.
-    pub(super) fn picture(
-        &self,
-        draw: &Draw,
-        scene: &mut [Instance<'_>],
-        yaw: f32,
-        caption: String,
-    ) -> Sample {
+    pub(super) fn picture(&self, draw: &Draw, scene: &mut [Instance<'_>], yaw: f32, text: Text) -> Sample {
         compose::normalize(scene, yaw);
         let size = self.config.image_size;
         let azimuth = 360.0 * draw.uniform(32);
@@ -38,7 +32,7 @@ impl Dataset {
                 rgb[c * pixels + i] = 2.0 * linear_to_srgb(v.clamp(0.0, 1.0)) - 1.0;
             }
         }
-        Sample { rgb, caption, camera: camera.embedding() }
+        Sample { rgb, caption: text.caption, camera: camera.embedding(), fronted: text.fronted }
     }
 }
 

@@ -74,6 +74,17 @@ impl Plan {
         }
     }
 
+    /// Whether the whole has a front: that of the thing it shows first.
+    pub(super) fn fronted(&self, data: &Dataset) -> bool {
+        let first = match self {
+            Self::Model(i) => return data.entries[*i].has_front,
+            Self::Single(thing) => thing.prop,
+            Self::Several { prop, .. } => *prop,
+            Self::Scene { first, .. } => first.prop,
+        };
+        data.props[first].recipe.has_front()
+    }
+
     /// The caption.
     pub(super) fn caption(&self, data: &Dataset) -> String {
         match self {

@@ -105,3 +105,37 @@ fn no_training_sample_shows_what_is_held_out() {
     // The main example must be learned.
     assert!(!split::is_held_out("on: blue jay, macarons"));
 }
+
+#[test]
+fn captions_name_their_compositions() {
+    let data = dataset(4);
+    let (mut read, mut kinds) = (0, BTreeSet::new());
+    for index in 0..4000 {
+        let draw = Draw { rng: Rng::new(9, Stream::Data, 0), base: index * DRAWS };
+        let plan = Planner { data: &data, draw: &draw }.plan();
+        let caption = plan.caption(&data);
+        // Synonyms ("a jay") name no recipe's first noun, and nouns that two recipes share have two sets
+        // of natural words.
+        let Some(mut found) = data.compositions_of(&caption) else { continue };
+        let mut expected = plan.compositions(&data);
+        found.sort();
+        expected.sort();
+        assert_eq!(found, expected, "{caption}");
+        read += 1;
+        kinds.extend(expected.iter().filter_map(|c| c.split(' ').next().map(str::to_owned)));
+    }
+    assert!(read > 2000, "{read}");
+    assert!(["on:", "next", "two", "three", "golden", "red"].iter().all(|k| kinds.contains(*k)));
+    assert_eq!(data.compositions_of("a zebra on macarons"), None);
+    assert_eq!(data.compositions_of("an owl"), Some(vec![]));
+}
+
+#[test]
+fn fronts_are_those_of_the_first_thing() {
+    let data = dataset(6);
+    let samples: Vec<Sample> = (0..200).map(|i| data.sample(i).unwrap()).collect();
+    for (caption, fronted) in [("a blue jay on macarons", true), ("macarons", false)] {
+        let same: Vec<_> = samples.iter().filter(|s| s.caption == caption).collect();
+        assert!(!same.is_empty() && same.iter().all(|s| s.fronted == fronted), "{caption}");
+    }
+}

@@ -1,0 +1,65 @@
+//! `gen3d train evaluator`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::Bars;
+use crate::error::{Error, Result};
+use crate::evaluate::config::EvaluatorConfig;
+use crate::train::{Places, run::STOP};
+
+/// Options of `gen3d train evaluator`.
+#[derive(Debug, Args)]
+pub struct EvaluatorArgs {
+    /// Unpacked corpus of named 3D models (a folder with manifest.csv); recipes alone if absent
+    #[arg(long)]
+    corpus: Option<PathBuf>,
+    /// Folder of parametric recipes
+    #[arg(long, default_value = "scenes/props")]
+    props: PathBuf,
+    /// Settings (TOML); what is absent keeps its default
+    #[arg(long)]
+    config: Option<PathBuf>,
+    /// Folder of checkpoints and logs; a run there is continued
+    #[arg(long, default_value = "runs/evaluator")]
+    run: PathBuf,
+    /// Folder that receives the evaluator
+    #[arg(long, default_value = "runs/evaluator/model")]
+    out: PathBuf,
+    /// Optimiser steps (overrides the settings)
+    #[arg(long)]
+    steps: Option<u32>,
+    /// Pictures drawn (overrides the settings)
+    #[arg(long)]
+    pictures: Option<usize>,
+    /// Key of data, initial weights and changes of the pictures (overrides the settings)
+    #[arg(long)]
+    seed: Option<u64>,
+    /// No progress bar
+    #[arg(long, short)]
+    quiet: bool,
+}
+
+/// Trains; prints the folder.
+pub(super) fn run(args: EvaluatorArgs) -> Result<()> {
+    let mut config = match &args.config {
+        None => EvaluatorConfig::default(),
+        Some(path) => {
+            let text = std::fs::read_to_string(path).map_err(|e| Error::io(path, e))?;
+            toml::from_str(&text).map_err(|e| Error::file(path, e.to_string()))?
+        }
+    };
+    config.steps = args.steps.unwrap_or(config.steps);
+    config.pictures = args.pictures.unwrap_or(config.pictures);
+    config.seed = args.seed.unwrap_or(config.seed);
+    // Ctrl-C once ends the step, saves and exits; the handler may already be the command line's.
+    let _ = ctrlc::set_handler(|| STOP.store(true, std::sync::atomic::Ordering::Relaxed));
+    let places = Places { corpus: args.corpus, props: args.props, run: args.run, out: args.out };
+    let mut bars = Bars::new(args.quiet);
+    crate::evaluate::train::train(&config, &places, &mut |stage, done, of, loss| {
+        bars.show(stage, done, of, loss);
+    })?;
+    println!("{}", places.out.display());
+    Ok(())
+}
