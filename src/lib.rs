@@ -5,6 +5,7 @@
 //! holds the map of the rooms and the path of one optimisation step through them.
 #![warn(missing_docs, unreachable_pub)]
 
+pub mod alloc;
 pub mod asset;
 pub mod bench;
 pub mod cli;

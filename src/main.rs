@@ -2,6 +2,9 @@
 
 use std::process::ExitCode;
 
+#[global_allocator]
+static ALLOCATOR: gen3d::alloc::HugePages = gen3d::alloc::HugePages;
+
 fn main() -> ExitCode {
     // Mesa's device-select layer prints an error where there is no desktop session. It only reorders
     // adapters, which gen3d does by itself.

@@ -56,6 +56,9 @@ pub(crate) struct ImageArgs {
     /// The embedded prior, or a folder in diffusers' layout
     #[arg(long, default_value = "mini", value_name = "mini|DIR")]
     prior: String,
+    /// Where the networks run: the best there is, or the CPU, which gives the same bytes for the same seed
+    #[arg(long, default_value = "auto", value_parser = ["auto", "cpu"])]
+    device: String,
     /// Adapters to merge into the prior, with a weight (1 if not given); may be given several times
     #[arg(long, value_name = "FILE[:WEIGHT]", value_parser = weighted)]
     lora: Vec<(PathBuf, f64)>,
@@ -99,7 +102,7 @@ pub(crate) fn run(args: &ImageArgs) -> Result<()> {
     }
     prompt::parse(&args.prompt)?;
     let start = start(args)?;
-    let mut prior = Prior::load_with(&args.prior, &args.lora, &crate::prior::accelerator()?)?;
+    let mut prior = Prior::load_with(&args.prior, &args.lora, &crate::prior::device(&args.device)?)?;
     if let Some(vae) = &args.vae {
         prior = prior.with_vae(vae)?;
     }

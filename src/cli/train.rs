@@ -68,6 +68,10 @@ pub struct PriorArgs {
     /// Key of data, initial weights and noise (overrides the settings)
     #[arg(long)]
     seed: Option<u64>,
+    /// Where the networks are trained: the best there is, or the CPU, where the same seed gives the same
+    /// bytes
+    #[arg(long, default_value = "auto", value_parser = ["auto", "cpu"])]
+    device: String,
     /// No progress bar
     #[arg(long, short)]
     quiet: bool,
@@ -161,7 +165,8 @@ fn prior(args: PriorArgs) -> Result<()> {
     config.seed = args.seed.unwrap_or(config.seed);
     // Ctrl-C once ends the step, saves and exits; the handler may already be the command line's.
     let _ = ctrlc::set_handler(|| train::run::STOP.store(true, std::sync::atomic::Ordering::Relaxed));
-    let places = Places { corpus: args.corpus, props: args.props, run: args.run, out: args.out };
+    let device = crate::prior::device(&args.device)?;
+    let places = Places { corpus: args.corpus, props: args.props, run: args.run, out: args.out, device };
     let mut bars = Bars::new(args.quiet);
     train::train_prior(&config, &places, &mut |stage, done, of, loss| bars.show(stage, done, of, loss))?;
     println!("{}", places.out.display());

@@ -7,8 +7,8 @@ use serde::Serialize;
 /// A predicted azimuth of less than this length says nothing: the picture could be from anywhere.
 pub const CONFIDENT: f32 = 0.5;
 /// Two views agree if the step between them is predicted within this angle, radians. Half of it would be
-/// the noise of single predictions; a face that repeats is off by much more.
-const TOLERANCE: f32 = PI / 4.0;
+/// the noise of single predictions; a face that repeats is off by an eighth of a circle or more.
+const TOLERANCE: f32 = 2.0 * PI / 9.0;
 /// What is seen from within this angle of the front shows a face, radians.
 const FACE: f32 = PI / 3.0;
 

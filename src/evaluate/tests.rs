@@ -37,7 +37,7 @@ fn material(config: &EvaluatorConfig) -> (Pictures, Tokenizer) {
 fn training_goes_on_exactly_from_a_checkpoint() {
     let config = tiny();
     let (pictures, tokenizer) = material(&config);
-    let fresh = || Training::new(&config, &tokenizer, &pictures).unwrap();
+    let fresh = || Training::new(&config, &tokenizer, &pictures, &Device::Cpu).unwrap();
     let steps = |training: &mut Training, range: std::ops::Range<u32>| -> Vec<f64> {
         range.map(|s| training.step(s, 3e-3).unwrap().total).collect()
     };
@@ -46,7 +46,7 @@ fn training_goes_on_exactly_from_a_checkpoint() {
     assert!(losses.iter().all(|l| l.is_finite()));
     let dir = tempfile::tempdir().unwrap();
     let mut silent = |_: &str, _: u32, _: u32, _: f64| {};
-    let run = Run { dir: dir.path().into(), progress: &mut silent };
+    let run = Run { dir: dir.path().into(), device: Device::Cpu, progress: &mut silent };
     let mut first = fresh();
     steps(&mut first, 0..3);
     run.save("c", &first.adam, 3).unwrap();
@@ -67,7 +67,7 @@ fn training_goes_on_exactly_from_a_checkpoint() {
 fn a_saved_evaluator_is_loaded_the_same() {
     let config = tiny();
     let (pictures, tokenizer) = material(&config);
-    let mut training = Training::new(&config, &tokenizer, &pictures).unwrap();
+    let mut training = Training::new(&config, &tokenizer, &pictures, &Device::Cpu).unwrap();
     for step in 0..3 {
         training.step(step, 3e-3).unwrap();
     }

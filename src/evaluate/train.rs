@@ -42,8 +42,8 @@ pub fn train(
     let data = dataset(config, places.corpus.as_deref(), &places.props, Split::Train, config.seed)?;
     let pictures = drawn((config.pictures, config.image_size), &data, &places.run, progress)?;
     let tokenizer = learned_tokenizer((config.vocab_size, config.max_tokens), &data, &places.run)?;
-    let mut training = Training::new(config, &tokenizer, &pictures)?;
-    let mut run = Run { dir: places.run.clone(), progress };
+    let mut training = Training::new(config, &tokenizer, &pictures, &places.device)?;
+    let mut run = Run { dir: places.run.clone(), device: places.device.clone(), progress };
     training.run(&mut run)?;
     files::save(&places.out, &training.encoder.config, &tokenizer, &training.weights()?)
 }
@@ -80,6 +80,7 @@ pub(super) struct Training<'a> {
     ids: Vec<Vec<u32>>,
     pub(super) encoder: Encoder,
     pub(super) adam: AdamW,
+    device: Device,
 }
 
 impl<'a> Training<'a> {
@@ -88,8 +89,9 @@ impl<'a> Training<'a> {
         config: &'a EvaluatorConfig,
         tokenizer: &Tokenizer,
         pictures: &'a Pictures,
+        device: &Device,
     ) -> Result<Self> {
-        let store = Store::fresh(config.seed, &Device::Cpu);
+        let store = Store::fresh(config.seed, device);
         let encoder = Encoder::new(config.encoder(tokenizer.vocab_size()), &store.root())?;
         let adam = AdamW::new(
             store.vars(),
@@ -102,7 +104,7 @@ impl<'a> Training<'a> {
             },
         )?;
         let ids = pictures.captions.iter().map(|c| tokenizer.encode(c)).collect::<Result<_>>()?;
-        Ok(Self { config, pictures, ids, encoder, adam })
+        Ok(Self { config, pictures, ids, encoder, adam, device: device.clone() })
     }
 
     /// All steps that are left, with checkpoints.
@@ -137,7 +139,7 @@ impl<'a> Training<'a> {
         let azimuths: Vec<Option<f32>> = indices.iter().map(|&i| self.pictures.azimuth(i)).collect();
         let seen = self.encoder.pictures(&self.changed(&indices, step)?)?;
         let tokens: Vec<u32> = captions.iter().flat_map(|&i| self.ids[i].iter().copied()).collect();
-        let tokens = Tensor::from_vec(tokens, (c.batch, c.max_tokens), &Device::Cpu)?;
+        let tokens = Tensor::from_vec(tokens, (c.batch, c.max_tokens), &self.device)?;
         let texts = self.encoder.texts(&tokens)?;
         let contrast = info_nce(&seen.embedding, &texts, &self.encoder.scale()?, &captions)?;
         let azimuth = azimuth_loss(&seen.azimuth, &azimuths)?;
@@ -166,7 +168,7 @@ impl<'a> Training<'a> {
             .par_chunks_exact_mut(3 * size * size)
             .enumerate()
             .for_each(|(i, picture)| augment(picture, size, c.seed, step, i as u64));
-        Ok(Tensor::from_vec(values, batch.shape(), &Device::Cpu)?)
+        Ok(Tensor::from_vec(values, batch.shape(), &self.device)?)
     }
 
     /// The averaged weights reached so far.

@@ -35,11 +35,7 @@ impl LatentGuide {
     /// # Errors
     /// Unknown prior, damaged weights, a picture size that the prior cannot take.
     pub(super) fn load(config: &Config, prompt: &str) -> Result<Self> {
-        // The same bytes for the same seed are the CPU's promise: who asks for it gets it for all.
-        let device = match config.device.as_str() {
-            "cpu" => Device::Cpu,
-            _ => crate::prior::accelerator()?,
-        };
+        let device = crate::prior::device(&config.device)?;
         let prior = Prior::load(&config.prior, &device)?;
         if prior.unet.config.latent_channels() != prior.vae.latent_channels() {
             return Err(Error::invalid(

@@ -105,6 +105,15 @@ impl Prior {
     }
 }
 
+/// The device that `name` stands for: `cpu`, or else the [`accelerator`]. The same bytes for the same seed
+/// are the CPU's promise: who asks for it gets it for all.
+///
+/// # Errors
+/// As [`accelerator`].
+pub fn device(name: &str) -> Result<Device> {
+    if name == "cpu" { Ok(Device::Cpu) } else { accelerator() }
+}
+
 /// The device a prior's networks run on best: a GPU in builds for one (`cuda`, `metal`), else the CPU.
 ///
 /// # Errors

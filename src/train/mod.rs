@@ -39,6 +39,8 @@ pub struct Places {
     pub run: PathBuf,
     /// Folder that receives the model in diffusers' layout.
     pub out: PathBuf,
+    /// Where the networks are trained; pictures are drawn on the CPU.
+    pub device: Device,
 }
 
 /// Trains the embedded prior: autoencoder first, then text encoder and U-Net on its latents.
@@ -65,7 +67,7 @@ pub fn train_prior(
     crate::asset::replace(&places.run.join("held_out.json"), held_out.as_bytes())?;
     let size = (config.pictures, config.image_size);
     let pictures = drawn(size, &data, &places.run, progress)?;
-    let mut run = Run { dir: places.run.clone(), progress };
+    let mut run = Run { dir: places.run.clone(), device: places.device.clone(), progress };
     let mut vae_weights = vae::train(config, &pictures, &mut run)?;
     // The first pictures are as random as any: they tell the covariance well enough.
     let some = encode(config, &vae_weights, &pictures, WHITENED_ON, &mut run)?;
@@ -87,7 +89,7 @@ fn live_sheet(config: &TrainConfig, places: &Places, step: u32) -> Result<()> {
     if u.sheet_every == 0 || u.sheet.is_empty() || (!step.is_multiple_of(u.sheet_every) && step != u.steps) {
         return Ok(());
     }
-    let prior = crate::prior::Prior::load(&places.out.to_string_lossy(), &Device::Cpu)?;
+    let prior = crate::prior::Prior::load(&places.out.to_string_lossy(), &places.device)?;
     let options = samples::Options { views: 4, steps: 20, guidance_scale: 3.0, seed: 7 };
     let sheet = samples::sheet(&prior, &u.sheet, &options)?;
     let mut bytes = std::io::Cursor::new(Vec::new());
@@ -183,7 +185,7 @@ fn encode(
     most: usize,
     run: &mut Run,
 ) -> Result<Tensor> {
-    let frozen = Store::loaded(weights.clone(), candle_core::DType::F32, false, &Device::Cpu);
+    let frozen = Store::loaded(weights.clone(), candle_core::DType::F32, false, &run.device);
     let vae = Vae::new(config.vae_config(1.0), &frozen.root())?;
     vae::encode_all(&vae, pictures, most, run)
 }

@@ -17,6 +17,8 @@ pub static STOP: AtomicBool = AtomicBool::new(false);
 pub struct Run<'a> {
     /// Checkpoints, logs and sample sheets go here.
     pub dir: PathBuf,
+    /// Where the networks are trained.
+    pub device: Device,
     /// Told the stage, the step, the number of steps and the loss.
     pub progress: &'a mut dyn FnMut(&str, u32, u32, f64),
 }

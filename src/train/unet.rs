@@ -37,7 +37,7 @@ pub struct Trained {
 
 /// Latents `[N, c, h, w]` scaled to unit variance, with the pictures they came from.
 pub struct Latents<'a> {
-    /// All latents.
+    /// All latents; where they are is where the networks are trained.
     pub values: Tensor,
     /// Captions and cameras.
     pub pictures: &'a Pictures,
@@ -71,7 +71,7 @@ impl<'a> Training<'a> {
     /// # Errors
     /// If a network cannot be built from the config.
     pub fn new(config: &'a TrainConfig, tokenizer: &'a Tokenizer, latents: Latents<'a>) -> Result<Self> {
-        let device = Device::Cpu;
+        let device = latents.values.device().clone();
         let text_store = Store::fresh(config.seed, &device);
         let text = TextEncoder::new(config.text_config(tokenizer.vocab_size()), &text_store.root())?;
         let unet_store = Store::fresh(config.seed, &device);
@@ -166,7 +166,8 @@ impl<'a> Training<'a> {
         let u = self.config.unet.clone();
         let first = run.restore(CHECKPOINT, &mut self.adam)?;
         let (mut sum, mut counted) = (0.0, 0u32);
-        let parts = u.parts.clamp(1, u.batch.max(1));
+        // One part fills a GPU.
+        let parts = if self.device.is_cpu() { u.parts.clamp(1, u.batch.max(1)) } else { 1 };
         for step in first..u.steps {
             let (value, gradients) = self.gradients(step, parts)?;
             if !value.is_finite() {

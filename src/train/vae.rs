@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use candle_core::{Device, Tensor};
+use candle_core::Tensor;
 use serde_json::json;
 
 use super::config::TrainConfig;
@@ -24,7 +24,7 @@ const CHECKPOINT_EVERY: u32 = 500;
 /// # Errors
 /// If the loss is not finite, a file cannot be written, or the user asked to stop.
 pub fn train(config: &TrainConfig, pictures: &Pictures, run: &mut Run) -> Result<HashMap<String, Tensor>> {
-    let device = Device::Cpu;
+    let device = run.device.clone();
     let store = Store::fresh(config.seed, &device);
     let vae = Vae::new(config.vae_config(1.0), &store.root())?;
     quiet_posterior(&store, config.vae.latent_channels)?;
@@ -105,7 +105,7 @@ pub fn encode_all(vae: &Vae, pictures: &Pictures, most: usize, run: &mut Run) ->
     let steps = count.div_ceil(batch) as u32;
     for (i, start) in (0..count).step_by(batch).enumerate() {
         let indices: Vec<usize> = (start..(start + batch).min(count)).collect();
-        parts.push(vae.posterior(&pictures.batch(&indices, &Device::Cpu)?)?.mean);
+        parts.push(vae.posterior(&pictures.batch(&indices, &run.device)?)?.mean);
         (run.progress)("encode", i as u32 + 1, steps, 0.0);
         if run.stopped() {
             return Err(Error::Interrupted);

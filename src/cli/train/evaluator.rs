@@ -36,6 +36,10 @@ pub struct EvaluatorArgs {
     /// Key of data, initial weights and changes of the pictures (overrides the settings)
     #[arg(long)]
     seed: Option<u64>,
+    /// Where the networks are trained: the best there is, or the CPU, where the same seed gives the same
+    /// bytes
+    #[arg(long, default_value = "auto", value_parser = ["auto", "cpu"])]
+    device: String,
     /// No progress bar
     #[arg(long, short)]
     quiet: bool,
@@ -55,7 +59,8 @@ pub(super) fn run(args: EvaluatorArgs) -> Result<()> {
     config.seed = args.seed.unwrap_or(config.seed);
     // Ctrl-C once ends the step, saves and exits; the handler may already be the command line's.
     let _ = ctrlc::set_handler(|| STOP.store(true, std::sync::atomic::Ordering::Relaxed));
-    let places = Places { corpus: args.corpus, props: args.props, run: args.run, out: args.out };
+    let device = crate::prior::device(&args.device)?;
+    let places = Places { corpus: args.corpus, props: args.props, run: args.run, out: args.out, device };
     let mut bars = Bars::new(args.quiet);
     crate::evaluate::train::train(&config, &places, &mut |stage, done, of, loss| {
         bars.show(stage, done, of, loss);

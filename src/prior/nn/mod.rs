@@ -10,6 +10,7 @@ pub mod adam;
 mod attention;
 mod conv;
 mod conv_weight;
+mod device_conv;
 mod fallback;
 mod gemm;
 mod group_norm;

@@ -43,6 +43,10 @@ impl Dataset {
         if let Some(prop) = known(bare) {
             return Some((prop.noun(), None));
         }
+        // A further name may read like an edit: "a wooden barrel" is any barrel.
+        if self.props.iter().any(|p| p.recipe.names().iter().any(|name| name == bare)) {
+            return None;
+        }
         let (word, noun) = bare.split_once(' ')?;
         if COUNTS.contains(&word) {
             let prop = self.props.iter().find(|p| caption::plural(p.noun()) == noun)?;

@@ -22,12 +22,26 @@ fn inputs(case: &([usize; 4], usize, usize, usize, Padding)) -> Vec<Tensor> {
     normals(1, &[&x, &[co, x[1], k, k], &[co]])
 }
 
+/// candle's own convolution and its gradients.
+fn candle_conv2d(a: &[Tensor], stride: usize, padding: Padding) -> candle_core::Result<Tensor> {
+    let (_, _, height, width) = a[0].dims4()?;
+    let ((before, after), k) = (padding.sides(), a[1].dim(2)?);
+    let out = |n: usize| (n + before + after - k) / stride + 1;
+    // candle takes the input gradient's size of a strided convolution from the height alone, so the
+    // input is made square first.
+    let rest = |n: usize| if stride > 1 { height.max(width) - n } else { 0 } + after - before;
+    let x = a[0].pad_with_zeros(2, 0, rest(height))?.pad_with_zeros(3, 0, rest(width))?;
+    let y = x.conv2d(&a[1], before, stride, 1, 1)?;
+    let y = y.narrow(2, 0, out(height))?.narrow(3, 0, out(width))?;
+    y.broadcast_add(&a[2].reshape((1, (), 1, 1))?)
+}
+
 #[test]
 fn conv_agrees_with_candle() {
     for case in &CASES {
         let (_, _, _, stride, padding) = *case;
         let ours = |a: &[Tensor]| conv2d(&a[0], &a[1], Some(&a[2]), stride, padding);
-        let stock = |a: &[Tensor]| fallback::conv2d(&a[0], &a[1], Some(&a[2]), stride, padding);
+        let stock = |a: &[Tensor]| candle_conv2d(a, stride, padding);
         // Sums of up to a few hundred terms of size one in f32.
         check_same(&ours, &stock, &inputs(case), 1e-5);
     }
@@ -39,6 +53,18 @@ fn conv_gradients_are_exact() {
         let (_, _, _, stride, padding) = *case;
         check_gradients(&|a| conv2d(&a[0], &a[1], Some(&a[2]), stride, padding), &inputs(case));
         check_gradients(&|a| conv2d(&a[0], &a[1], None, stride, padding), &inputs(case)[..2]);
+    }
+}
+
+/// What runs on GPUs, with candle's CPU convolution beneath it.
+#[test]
+fn the_convolution_of_other_devices_agrees_with_candle_and_differences() {
+    for case in &CASES[..8] {
+        let (_, _, _, stride, padding) = *case;
+        let ours = |a: &[Tensor]| fallback::conv2d(&a[0], &a[1], Some(&a[2]), stride, padding);
+        check_same(&ours, &|a| candle_conv2d(a, stride, padding), &inputs(case), 1e-5);
+        check_gradients(&ours, &inputs(case));
+        check_frozen(&ours, &inputs(case));
     }
 }
 
@@ -61,7 +87,7 @@ fn large_filters_agree_with_candle_at_any_thread_count() {
     for case in &cases {
         let (_, _, _, stride, padding) = *case;
         let ours = |a: &[Tensor]| conv2d(&a[0], &a[1], Some(&a[2]), stride, padding);
-        let stock = |a: &[Tensor]| fallback::conv2d(&a[0], &a[1], Some(&a[2]), stride, padding);
+        let stock = |a: &[Tensor]| candle_conv2d(a, stride, padding);
         // Sums of up to three thousand terms in f32.
         check_same(&ours, &stock, &inputs(case), 2e-5);
         check_threads(&ours, &inputs(case));
@@ -111,7 +137,7 @@ fn winograd_agrees_with_candle_and_differences_at_any_thread_count() {
         };
         assert!(winograd::pays(&shape(ci), co) && winograd::pays(&shape(co), ci), "{case:?}");
         let ours = |a: &[Tensor]| conv2d(&a[0], &a[1], Some(&a[2]), stride, padding);
-        let stock = |a: &[Tensor]| fallback::conv2d(&a[0], &a[1], Some(&a[2]), stride, padding);
+        let stock = |a: &[Tensor]| candle_conv2d(a, stride, padding);
         check_same(&ours, &stock, &inputs(case), 2e-5);
         check_gradients(&ours, &inputs(case));
         check_threads(&ours, &inputs(case));

@@ -1,10 +1,14 @@
 //! AdamW with gradient clipping and averaged weights.
 
+mod device;
+
 use std::collections::{BTreeMap, HashMap};
 
 use candle_core::backprop::GradStore;
 use candle_core::{Device, Result, Tensor, Var, bail};
 use rayon::prelude::*;
+
+use device::Flat;
 
 /// Settings of [`AdamW`].
 #[derive(Debug, Clone)]
@@ -29,22 +33,25 @@ impl Default for AdamConfig {
     }
 }
 
+/// What is kept of each variable: weights, first and second moments, averaged weights (empty if none are
+/// kept), by the names of a checkpoint.
+const KINDS: [&str; 4] = ["w", "m", "v", "a"];
+
 struct Slot {
     name: String,
     var: Var,
-    weight: Vec<f32>,
-    m: Vec<f32>,
-    v: Vec<f32>,
-    average: Vec<f32>,
+    /// By [`KINDS`]; on a device [`Flat`] keeps them.
+    kept: [Vec<f32>; 4],
 }
 
 /// The optimiser of a set of named f32 variables.
 ///
 /// m ← β₁m + (1−β₁)g, v ← β₂v + (1−β₂)g², w ← w − lr·(m̂/(√v̂ + ε) + λw) with bias-corrected m̂, v̂
-/// (Kingma and Ba 2015), one fused pass a tensor.
+/// (Kingma and Ba 2015), one fused pass a tensor on the CPU, and one a set on a device.
 pub struct AdamW {
     config: AdamConfig,
     slots: Vec<Slot>,
+    flat: Option<Flat>,
     steps: u32,
 }
 
@@ -54,16 +61,25 @@ impl AdamW {
     /// # Errors
     /// If a variable is not f32.
     pub fn new(vars: BTreeMap<String, Var>, config: AdamConfig) -> Result<Self> {
-        let slots = vars
+        let on_device = vars.values().any(|v| !v.device().is_cpu());
+        Self::with_place(vars, config, on_device)
+    }
+
+    fn with_place(vars: BTreeMap<String, Var>, config: AdamConfig, on_device: bool) -> Result<Self> {
+        let slots: Vec<Slot> = vars
             .into_iter()
             .map(|(name, var)| {
                 let weight = var.flatten_all()?.to_vec1::<f32>()?;
                 let average = if config.ema_decay.is_some() { weight.clone() } else { Vec::new() };
                 let zeros = vec![0.0; weight.len()];
-                Ok(Slot { name, var, weight, m: zeros.clone(), v: zeros, average })
+                Ok(Slot { name, var, kept: [weight, zeros.clone(), zeros, average] })
             })
             .collect::<Result<_>>()?;
-        Ok(Self { config, slots, steps: 0 })
+        let mut out = Self { config, slots, flat: None, steps: 0 };
+        if on_device {
+            out.flat = Flat::new(&mut out.slots)?;
+        }
+        Ok(out)
     }
 
     /// The variables by name.
@@ -85,35 +101,37 @@ impl AdamW {
     /// # Errors
     /// As [`AdamW::step`].
     pub fn step_sum(&mut self, parts: &[&GradStore], rate: f64) -> Result<f64> {
-        let total = |slot: &Slot| -> Result<Vec<f32>> {
-            let mut sum = vec![0.0; slot.weight.len()];
-            let mut found = false;
-            for grad in parts.iter().filter_map(|part| part.get(slot.var.as_tensor())) {
-                let grad = grad.flatten_all()?.to_vec1::<f32>()?;
-                sum.iter_mut().zip(grad).for_each(|(s, g)| *s += g);
-                found = true;
+        let norm = match &mut self.flat {
+            Some(flat) => {
+                let (grad, norm) = flat.gradient(&self.slots, parts)?;
+                self.steps += 1;
+                let update = Update::new(&self.config, self.steps, rate, norm);
+                flat.apply(&update, &grad)?;
+                flat.publish(&self.slots)?;
+                norm
             }
-            if !found {
-                bail!("adam: {} has no gradient", slot.name);
+            None => {
+                let (grads, norm) = gradients(&self.slots, parts)?;
+                self.steps += 1;
+                let update = Update::new(&self.config, self.steps, rate, norm);
+                self.slots.par_iter_mut().zip(grads).try_for_each(|(slot, grad)| {
+                    update.apply(slot, &grad);
+                    slot.var.set(&Tensor::from_slice(&slot.kept[0], slot.var.shape(), slot.var.device())?)
+                })?;
+                norm
             }
-            Ok(sum)
         };
-        let gradients: Vec<Vec<f32>> = self.slots.par_iter().map(total).collect::<Result<_>>()?;
-        // Summed tensor by tensor in the order of names: the same bytes at any thread count.
-        let squares: Vec<f64> =
-            gradients.par_iter().map(|g| g.iter().map(|&x| f64::from(x) * f64::from(x)).sum()).collect();
-        let norm = squares.iter().sum::<f64>().sqrt();
-        if !norm.is_finite() {
-            bail!("adam: the gradients' norm is {norm}");
-        }
-        let clip = self.config.max_grad_norm.map_or(1.0, |max| (max / (norm + 1e-6)).min(1.0));
-        self.steps += 1;
-        let update = Update::new(&self.config, self.steps, rate, clip);
-        self.slots.par_iter_mut().zip(gradients).try_for_each(|(slot, grad)| {
-            update.apply(slot, &grad);
-            slot.var.set(&Tensor::from_slice(&slot.weight, slot.var.shape(), slot.var.device())?)
-        })?;
         Ok(norm)
+    }
+
+    /// Kind `kind` of variable `i` on the CPU, if it is kept.
+    fn read(&self, kind: usize, i: usize) -> Result<Option<Tensor>> {
+        let slot = &self.slots[i];
+        match &self.flat {
+            Some(flat) => flat.read(kind, i, slot.var.shape()),
+            None if slot.kept[kind].is_empty() => Ok(None),
+            None => Tensor::from_slice(&slot.kept[kind], slot.var.shape(), &Device::Cpu).map(Some),
+        }
     }
 
     /// Weights, moments, averages and the number of steps, as named tensors.
@@ -122,11 +140,10 @@ impl AdamW {
     /// If a tensor cannot be made.
     pub fn state(&self) -> Result<HashMap<String, Tensor>> {
         let mut out = HashMap::new();
-        for s in &self.slots {
-            for (kind, values) in [("w", &s.weight), ("m", &s.m), ("v", &s.v), ("a", &s.average)] {
-                if !values.is_empty() {
-                    let tensor = Tensor::from_slice(values, s.var.shape(), &Device::Cpu)?;
-                    out.insert(format!("{kind}:{}", s.name), tensor);
+        for (i, slot) in self.slots.iter().enumerate() {
+            for (kind, name) in KINDS.iter().enumerate() {
+                if let Some(tensor) = self.read(kind, i)? {
+                    out.insert(format!("{name}:{}", slot.name), tensor);
                 }
             }
         }
@@ -146,14 +163,21 @@ impl AdamW {
         };
         let Some(steps) = tensors.get("adam_steps") else { bail!("adam_steps is missing") };
         let steps = steps.flatten_all()?.to_vec1::<u32>()?.first().copied().unwrap_or(0);
+        let kinds = if self.config.ema_decay.is_some() { &KINDS[..] } else { &KINDS[..3] };
         let mut read = Vec::with_capacity(self.slots.len());
         for slot in &self.slots {
-            let average = if slot.average.is_empty() { Vec::new() } else { get("a", slot)? };
-            read.push((get("w", slot)?, get("m", slot)?, get("v", slot)?, average));
+            let mut kept: [Vec<f32>; 4] = Default::default();
+            for (into, kind) in kept.iter_mut().zip(kinds) {
+                *into = get(kind, slot)?;
+            }
+            read.push(kept);
         }
-        for (slot, (weight, m, v, average)) in self.slots.iter_mut().zip(read) {
-            slot.var.set(&Tensor::from_slice(&weight, slot.var.shape(), slot.var.device())?)?;
-            (slot.weight, slot.m, slot.v, slot.average) = (weight, m, v, average);
+        for (slot, kept) in self.slots.iter_mut().zip(read) {
+            slot.var.set(&Tensor::from_slice(&kept[0], slot.var.shape(), slot.var.device())?)?;
+            slot.kept = kept;
+        }
+        if self.flat.is_some() {
+            self.flat = Flat::new(&mut self.slots)?;
         }
         self.steps = steps;
         Ok(())
@@ -164,12 +188,52 @@ impl AdamW {
     /// # Errors
     /// If a tensor cannot be made.
     pub fn averaged(&self) -> Result<HashMap<String, Tensor>> {
-        let tensor = |s: &Slot| {
-            let values = if s.average.is_empty() { &s.weight } else { &s.average };
-            Ok((s.name.clone(), Tensor::from_slice(values, s.var.shape(), &Device::Cpu)?))
-        };
-        self.slots.iter().map(tensor).collect()
+        let mut out = HashMap::new();
+        for (i, slot) in self.slots.iter().enumerate() {
+            let Some(tensor) = (match self.read(3, i)? {
+                None => self.read(0, i)?,
+                average => average,
+            }) else {
+                bail!("adam: {} is not kept", slot.name);
+            };
+            out.insert(slot.name.clone(), tensor);
+        }
+        Ok(out)
     }
+}
+
+/// The summed gradient of each variable, and the norm of all.
+fn gradients(slots: &[Slot], parts: &[&GradStore]) -> Result<(Vec<Vec<f32>>, f64)> {
+    let total = |slot: &Slot| -> Result<Vec<f32>> {
+        let mut sum = vec![0.0; slot.kept[0].len()];
+        for grad in found(slot, parts)? {
+            let grad = grad.flatten_all()?.to_vec1::<f32>()?;
+            sum.iter_mut().zip(grad).for_each(|(s, g)| *s += g);
+        }
+        Ok(sum)
+    };
+    let gradients: Vec<Vec<f32>> = slots.par_iter().map(total).collect::<Result<_>>()?;
+    // Summed tensor by tensor in the order of names: the same bytes at any thread count.
+    let squares: Vec<f64> =
+        gradients.par_iter().map(|g| g.iter().map(|&x| f64::from(x) * f64::from(x)).sum()).collect();
+    let norm = finite(squares.iter().sum::<f64>().sqrt())?;
+    Ok((gradients, norm))
+}
+
+/// The gradients that the parts of a loss have for a variable.
+fn found<'a>(slot: &Slot, parts: &[&'a GradStore]) -> Result<Vec<&'a Tensor>> {
+    let found: Vec<_> = parts.iter().filter_map(|part| part.get(slot.var.as_tensor())).collect();
+    if found.is_empty() {
+        bail!("adam: {} has no gradient", slot.name);
+    }
+    Ok(found)
+}
+
+fn finite(norm: f64) -> Result<f64> {
+    if !norm.is_finite() {
+        bail!("adam: the gradients' norm is {norm}");
+    }
+    Ok(norm)
 }
 
 /// The scalars of one step.
@@ -185,7 +249,9 @@ struct Update {
 }
 
 impl Update {
-    fn new(config: &AdamConfig, steps: u32, rate: f64, clip: f64) -> Self {
+    /// The `steps`-th of learning rate `rate`, for gradients of global norm `norm`.
+    fn new(config: &AdamConfig, steps: u32, rate: f64, norm: f64) -> Self {
+        let clip = config.max_grad_norm.map_or(1.0, |max| (max / (norm + 1e-6)).min(1.0));
         let t = f64::from(steps);
         // The average's decay rises to its value: early averages must not remember the start.
         let average = config.ema_decay.map_or(0.0, |d| d.min((1.0 + t) / (10.0 + t)));
@@ -202,15 +268,16 @@ impl Update {
     }
 
     fn apply(&self, slot: &mut Slot, grad: &[f32]) {
-        let moments = slot.m.iter_mut().zip(slot.v.iter_mut());
-        for ((w, (m, v)), g) in slot.weight.iter_mut().zip(moments).zip(grad) {
+        let [weights, firsts, seconds, averages] = &mut slot.kept;
+        let moments = firsts.iter_mut().zip(seconds);
+        for ((w, (m, v)), g) in weights.iter_mut().zip(moments).zip(grad) {
             let g = g * self.clip;
             *m = self.beta1 * *m + (1.0 - self.beta1) * g;
             *v = self.beta2 * *v + (1.0 - self.beta2) * g * g;
             *w = *w * self.decay - self.step_size * *m / (v.sqrt() * self.root_correction + self.eps);
         }
-        for (a, w) in slot.average.iter_mut().zip(&slot.weight) {
-            *a = self.average * *a + (1.0 - self.average) * w;
+        for (a, w) in averages.iter_mut().zip(weights) {
+            *a = self.average * *a + (1.0 - self.average) * *w;
         }
     }
 }
@@ -250,6 +317,66 @@ mod tests {
         }
         for (a, b) in var.to_vec1::<f32>().unwrap().iter().zip(w) {
             assert!((f64::from(*a) - b).abs() < 2e-6, "{a} {b}");
+        }
+    }
+
+    /// The device's way, run on the CPU, is the host's up to rounding, checkpoints included.
+    #[test]
+    fn a_device_takes_the_same_steps() {
+        let config = AdamConfig {
+            weight_decay: 0.1,
+            max_grad_norm: Some(2.0),
+            ema_decay: Some(0.9),
+            ..Default::default()
+        };
+        let var = |shape: &[usize], x: f32| {
+            let n = shape.iter().product();
+            let values = (0..n).map(|i| x + i as f32).collect::<Vec<_>>();
+            Var::from_tensor(&Tensor::from_vec(values, shape, &Device::Cpu).unwrap()).unwrap()
+        };
+        let made = |on_device| {
+            let vars =
+                BTreeMap::from([("a".to_owned(), var(&[2, 3], -2.0)), ("b".to_owned(), var(&[1], 3.0))]);
+            AdamW::with_place(vars, config.clone(), on_device).unwrap()
+        };
+        let descend = |adam: &mut AdamW| {
+            for _ in 0..5 {
+                let part = |k: f64| {
+                    let mut sum = Tensor::zeros((), candle_core::DType::F32, &Device::Cpu).unwrap();
+                    for (_, v) in adam.vars() {
+                        sum = (sum
+                            + ((v.as_tensor() - 0.5).unwrap() * k)
+                                .unwrap()
+                                .sqr()
+                                .unwrap()
+                                .sum_all()
+                                .unwrap())
+                        .unwrap();
+                    }
+                    sum.backward().unwrap()
+                };
+                let (one, two) = (part(1.0), part(0.5));
+                adam.step_sum(&[&one, &two], 0.05).unwrap();
+            }
+        };
+        let (mut host, mut flat) = (made(false), made(true));
+        descend(&mut host);
+        descend(&mut flat);
+        let mut resumed = made(true);
+        resumed.load_state(&flat.state().unwrap()).unwrap();
+        descend(&mut host);
+        descend(&mut resumed);
+        let (expected, got) = (host.state().unwrap(), resumed.state().unwrap());
+        assert_eq!(expected.len(), 9);
+        for (name, t) in expected.iter().filter(|(name, _)| *name != "adam_steps") {
+            let [t, g] = [t, &got[name]].map(|t| t.flatten_all().unwrap().to_vec1::<f32>().unwrap());
+            for (t, g) in t.iter().zip(g) {
+                assert!((t - g).abs() <= 2e-6 * t.abs().max(1e-3), "{name}: {t} {g}");
+            }
+        }
+        for (name, v) in resumed.vars() {
+            let kept = got[&format!("w:{name}")].flatten_all().unwrap().to_vec1::<f32>().unwrap();
+            assert_eq!(v.flatten_all().unwrap().to_vec1::<f32>().unwrap(), kept);
         }
     }
 
