@@ -56,6 +56,10 @@ pub struct PriorArgs {
     /// Folder that receives the model
     #[arg(long, default_value = "runs/prior/model")]
     out: PathBuf,
+    /// Model folder (as --out writes) whose weights a new run starts from; its autoencoder and tokenizer are
+    /// kept
+    #[arg(long, value_name = "MODEL")]
+    init: Option<PathBuf>,
     /// Steps of the U-Net (overrides the settings)
     #[arg(long)]
     steps: Option<u32>,
@@ -166,7 +170,14 @@ fn prior(args: PriorArgs) -> Result<()> {
     // Ctrl-C once ends the step, saves and exits; the handler may already be the command line's.
     let _ = ctrlc::set_handler(|| train::run::STOP.store(true, std::sync::atomic::Ordering::Relaxed));
     let device = crate::prior::device(&args.device)?;
-    let places = Places { corpus: args.corpus, props: args.props, run: args.run, out: args.out, device };
+    let places = Places {
+        corpus: args.corpus,
+        props: args.props,
+        run: args.run,
+        out: args.out,
+        init: args.init,
+        device,
+    };
     let mut bars = Bars::new(args.quiet);
     train::train_prior(&config, &places, &mut |stage, done, of, loss| bars.show(stage, done, of, loss))?;
     println!("{}", places.out.display());

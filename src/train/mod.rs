@@ -8,6 +8,7 @@ pub mod pictures;
 mod publish;
 pub mod run;
 pub mod samples;
+mod start;
 pub mod unet;
 pub mod vae;
 mod weighting;
@@ -39,6 +40,9 @@ pub struct Places {
     pub run: PathBuf,
     /// Folder that receives the model in diffusers' layout.
     pub out: PathBuf,
+    /// A model whose weights a new run starts from instead of random ones; its autoencoder and tokenizer are
+    /// kept as they are.
+    pub init: Option<PathBuf>,
     /// Where the networks are trained; pictures are drawn on the CPU.
     pub device: Device,
 }
@@ -68,19 +72,32 @@ pub fn train_prior(
     let size = (config.pictures, config.image_size);
     let pictures = drawn(size, &data, &places.run, progress)?;
     let mut run = Run { dir: places.run.clone(), device: places.device.clone(), progress };
-    let mut vae_weights = vae::train(config, &pictures, &mut run)?;
-    // The first pictures are as random as any: they tell the covariance well enough.
-    let some = encode(config, &vae_weights, &pictures, WHITENED_ON, &mut run)?;
-    whiten::fold(&mut vae_weights, &some)?;
+    let start = start::Start::of(&places.run, places.init.as_deref())?;
+    let vae_weights = match &start {
+        Some(start) => start.autoencoder(&places.device)?,
+        None => autoencoder(config, &pictures, &mut run)?,
+    };
     let values = encode(config, &vae_weights, &pictures, usize::MAX, &mut run)?;
     let scaling = 1.0;
     let tokenizer = learned_tokenizer((config.vocab_size, config.max_tokens), &data, &places.run)?;
     let mut training = Training::new(config, &tokenizer, Latents { values, pictures: &pictures })?;
+    if let Some(start) = &start {
+        training.start_from(start)?;
+    }
     let words = data.vocabulary();
     training.run(&mut run, &|trained, step| {
         publish::write(&places.out, config, &tokenizer, &words, scaling, &vae_weights, trained)?;
         live_sheet(config, places, step)
     })
+}
+
+/// A new autoencoder's weights, whitened.
+fn autoencoder(config: &TrainConfig, pictures: &Pictures, run: &mut Run) -> Result<HashMap<String, Tensor>> {
+    let mut weights = vae::train(config, pictures, run)?;
+    // The first pictures are as random as any: they tell the covariance well enough.
+    let some = encode(config, &weights, pictures, WHITENED_ON, run)?;
+    whiten::fold(&mut weights, &some)?;
+    Ok(weights)
 }
 
 /// What the prior draws after `step` steps: `samples.png` in the run's folder, now and then.

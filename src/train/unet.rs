@@ -93,6 +93,14 @@ impl<'a> Training<'a> {
         Ok(Self { config, tokenizer, schedule, latents, text, unet, adam, device })
     }
 
+    /// Takes the weights of another model instead of random ones.
+    ///
+    /// # Errors
+    /// If a weight is missing or has another shape.
+    pub(super) fn start_from(&mut self, start: &super::start::Start) -> Result<()> {
+        start.put(&mut self.adam)
+    }
+
     /// What `step` trains on.
     fn batch(&self, step: u32) -> Result<Batch> {
         let (c, pictures) = (self.config, self.latents.pictures);

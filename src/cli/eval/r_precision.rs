@@ -6,17 +6,18 @@ use clap::{ArgGroup, Args};
 use serde_json::json;
 
 use super::{Common, Sampling, load_prior, models_in, percent, say};
-use crate::asset;
+use crate::asset::{self, Asset};
 use crate::cli::train::Bars;
 use crate::error::{Error, Result};
 use crate::evaluate::config::EvaluatorConfig;
 use crate::evaluate::r_precision::{Judged, judge, mean_embedding, top1};
 use crate::evaluate::{Evaluator, View, captions, pictures, train};
 use crate::train::data::split::Split;
+use crate::train::data::{DataConfig, Dataset};
 
 /// Options of `gen3d eval r-precision`.
 #[derive(Debug, Args)]
-#[command(group = ArgGroup::new("judged").required(true).args(["assets", "prior", "truth"]))]
+#[command(group = ArgGroup::new("judged").required(true).args(["assets", "recipes", "prior", "truth"]))]
 pub(crate) struct RPrecisionArgs {
     /// The captions: TOML with `[[prompt]]` tables, or text with one a line
     #[arg(long, value_name = "FILE", required_unless_present = "truth", conflicts_with = "truth")]
@@ -24,6 +25,9 @@ pub(crate) struct RPrecisionArgs {
     /// Folder of models named after their captions (a_blue_jay_on_macarons.glb), seen from all around
     #[arg(long, value_name = "DIR")]
     assets: Option<PathBuf>,
+    /// The recipes' own answers to the captions, seen like assets: what a perfect generator would reach
+    #[arg(long)]
+    recipes: bool,
     /// Plain samples of this prior: `mini` or a folder in diffusers' layout
     #[arg(long, value_name = "NAME")]
     prior: Option<String>,
@@ -36,7 +40,7 @@ pub(crate) struct RPrecisionArgs {
     /// Unpacked corpus of named 3D models for --truth; recipes alone if absent
     #[arg(long, value_name = "DIR")]
     corpus: Option<PathBuf>,
-    /// Folder of parametric recipes for --truth
+    /// Folder of parametric recipes for --truth and --recipes
     #[arg(long, value_name = "DIR", default_value = "scenes/props")]
     props: PathBuf,
     /// Views a caption, all around at equal angles [default: 8 of a model, 4 of a prior]
@@ -52,6 +56,7 @@ pub(crate) struct RPrecisionArgs {
 pub(super) fn run(args: &RPrecisionArgs) -> Result<()> {
     let evaluator = args.common.open()?;
     let (list, seen, note) = match (&args.assets, &args.prior, args.truth) {
+        _ if args.recipes => recipes(args, &evaluator)?,
         (Some(dir), ..) => assets(args, &evaluator, dir)?,
         (None, Some(prior), _) => samples(args, &evaluator, prior)?,
         (None, None, count) => truth(args, &evaluator, count.unwrap_or(2) as usize)?,
@@ -81,17 +86,39 @@ fn mean(views: &[View]) -> Option<Vec<f32>> {
 }
 
 fn assets(args: &RPrecisionArgs, evaluator: &Evaluator, dir: &Path) -> Result<Material> {
-    let (list, files) = (list(args)?, models_in(dir)?);
+    let files = models_in(dir)?;
     let of = |caption: &str| {
         let name = captions::slug(caption);
-        files.iter().find(|f| f.file_stem().is_some_and(|s| s == name.as_str()))
+        let file = files.iter().find(|f| f.file_stem().is_some_and(|s| s == name.as_str()));
+        file.map(|f| asset::load(f)).transpose()
     };
+    let material = models(args, evaluator, &of)?;
+    if material.1.iter().all(Option::is_none) {
+        let why = format!("{} holds no model of the list", dir.display());
+        let first = captions::slug(&material.0[0].0);
+        return Err(Error::invalid("--assets", why).hint(format!("the first would be {first}.glb")));
+    }
+    Ok(material)
+}
+
+fn recipes(args: &RPrecisionArgs, evaluator: &Evaluator) -> Result<Material> {
+    let data = Dataset::open(None, &args.props, DataConfig::default(), args.sampling.seed)?;
+    models(args, evaluator, &|caption| data.asset_of(caption))
+}
+
+/// What `of` gives for each caption, seen from all around.
+fn models(
+    args: &RPrecisionArgs,
+    evaluator: &Evaluator,
+    of: &dyn Fn(&str) -> Result<Option<Asset>>,
+) -> Result<Material> {
+    let list = list(args)?;
     let (views, mut bars) = (args.views.unwrap_or(8), Bars::new(args.common.quiet));
     let (mut seen, mut missing) = (Vec::new(), Vec::new());
     for (i, (caption, _)) in list.iter().enumerate() {
-        seen.push(match of(caption) {
-            Some(file) => {
-                let drawn = pictures::views(&asset::load(file)?, views, evaluator.image_size());
+        seen.push(match of(caption)? {
+            Some(asset) => {
+                let drawn = pictures::views(&asset, views, evaluator.image_size());
                 mean(&evaluator.pictures(&drawn)?)
             }
             None => {
@@ -100,10 +127,6 @@ fn assets(args: &RPrecisionArgs, evaluator: &Evaluator, dir: &Path) -> Result<Ma
             }
         });
         bars.show("assets", i as u32 + 1, list.len() as u32, 0.0);
-    }
-    if missing.len() == list.len() {
-        let why = format!("{} holds no model of the list", dir.display());
-        return Err(Error::invalid("--assets", why).hint(format!("the first would be {}.glb", missing[0])));
     }
     let note = match missing.len() {
         0 => String::new(),

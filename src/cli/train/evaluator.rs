@@ -60,7 +60,8 @@ pub(super) fn run(args: EvaluatorArgs) -> Result<()> {
     // Ctrl-C once ends the step, saves and exits; the handler may already be the command line's.
     let _ = ctrlc::set_handler(|| STOP.store(true, std::sync::atomic::Ordering::Relaxed));
     let device = crate::prior::device(&args.device)?;
-    let places = Places { corpus: args.corpus, props: args.props, run: args.run, out: args.out, device };
+    let places =
+        Places { corpus: args.corpus, props: args.props, run: args.run, out: args.out, init: None, device };
     let mut bars = Bars::new(args.quiet);
     crate::evaluate::train::train(&config, &places, &mut |stage, done, of, loss| {
         bars.show(stage, done, of, loss);

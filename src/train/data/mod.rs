@@ -11,27 +11,27 @@ mod edit;
 pub mod manifest;
 mod picture;
 mod plan;
+mod prop;
 mod reading;
+mod scene;
 pub mod split;
 #[cfg(test)]
 mod tests;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
 
-use glam::Mat4;
 use sha2::{Digest, Sha256};
 
 use crate::asset::recipe::{self, Recipe};
 use crate::error::{Error, Result};
-use crate::render::raster::{Instance, PreparedAsset};
 use crate::rng::{Rng, Stream};
 use caption::Relation;
 pub use config::DataConfig;
 use edit::Edit;
 use manifest::Entry;
-use plan::{Plan, Planner, Thing};
+use plan::{Plan, Planner};
+use prop::Prop;
 use split::ALL_LOOKS;
 
 /// Random numbers set aside for each sample.
@@ -57,38 +57,6 @@ pub struct Sample {
     /// Whether it has a front, seen at azimuth 0: what the camera's azimuth is relative to. False for
     /// things that look alike from everywhere, or were turned by chance.
     pub fronted: bool,
-}
-
-/// A recipe and its looks, built when first needed.
-struct Prop {
-    recipe: Recipe,
-    looks: Vec<OnceLock<Arc<PreparedAsset>>>,
-}
-
-impl Prop {
-    /// What it is called first.
-    fn noun(&self) -> &str {
-        self.recipe.names().first().map_or("", String::as_str)
-    }
-
-    /// It in a look, kept for next time.
-    fn plain(&self, look: u64) -> Result<Arc<PreparedAsset>> {
-        let build = || Ok(Arc::new(PreparedAsset::new(&self.recipe.build(look)?)));
-        let Some(cell) = self.looks.get(look as usize) else { return build() };
-        if let Some(asset) = cell.get() {
-            return Ok(asset.clone());
-        }
-        // Another thread may be faster: then its equal asset stays.
-        let asset = build()?;
-        Ok(cell.get_or_init(|| asset).clone())
-    }
-
-    /// It in a look and another colour or material.
-    fn edited(&self, look: u64, edit: Edit) -> Result<Arc<PreparedAsset>> {
-        let mut asset = self.recipe.build(look)?;
-        edit.apply(&mut asset);
-        Ok(Arc::new(PreparedAsset::new(&asset)))
-    }
 }
 
 /// See the module's text.
@@ -125,8 +93,7 @@ impl Dataset {
             return Err(Error::invalid("data.favourites", format!("no recipe is first called {stranger:?}")));
         }
         let weights = weights(&found, &config);
-        let empty = || (0..ALL_LOOKS).map(|_| OnceLock::new()).collect();
-        let props = found.into_iter().map(|recipe| Prop { recipe, looks: empty() }).collect();
+        let props = found.into_iter().map(Prop::new).collect();
         let entries = corpus.map(manifest::read).transpose()?.unwrap_or_default();
         let models = (0..entries.len()).filter(|&i| config.split.shows_model(&entries[i].key)).collect();
         let digest = digest(&config, seed, &files, &entries)?;
@@ -162,58 +129,8 @@ impl Dataset {
     /// The picture of `plan`; `None` if a corpus model cannot be read.
     fn shown(&self, plan: &Plan, draw: &Draw) -> Result<Option<Sample>> {
         let text = Text { caption: plan.caption(self), fronted: plan.fronted(self) };
-        let turn = |prop: &Prop| if prop.recipe.has_front() { 0.0 } else { draw.uniform(8) * 360.0 };
-        let sample = match plan {
-            Plan::Model(i) => {
-                let entry = &self.entries[*i];
-                let Ok(asset) = crate::asset::load(&entry.path) else { return Ok(None) };
-                let asset = PreparedAsset::with_texture_limit(&asset, 128);
-                let yaw = if entry.has_front { 0.0 } else { draw.uniform(8) * 360.0 };
-                self.picture(draw, &mut [Instance::new(&asset, Mat4::IDENTITY)], yaw, text)
-            }
-            Plan::Single(thing) => {
-                let asset = self.asset(thing)?;
-                let yaw = turn(&self.props[thing.prop]);
-                self.picture(draw, &mut [Instance::new(&asset, Mat4::IDENTITY)], yaw, text)
-            }
-            Plan::Several { prop, looks } => {
-                let prop = &self.props[*prop];
-                let assets = looks.iter().map(|l| prop.plain(*l)).collect::<Result<Vec<_>>>()?;
-                let yaws = (0..4).map(|i| turn(prop) + 40.0 * (draw.uniform(80 + i) - 0.5));
-                let places = compose::arrange(&assets, &yaws.collect::<Vec<_>>());
-                let scene = assets.iter().zip(places);
-                let mut scene: Vec<_> = scene.map(|(a, place)| Instance::new(a, place)).collect();
-                self.picture(draw, &mut scene, 0.0, text)
-            }
-            Plan::Scene { first, relation, second, third, heroes } => {
-                let settle = self.props[first.prop].recipe.settle();
-                let share = match relation {
-                    // The hero is what the picture is about.
-                    _ if *heroes => 0.95 + 0.3 * draw.uniform(24),
-                    Relation::On | Relation::Carrying => 0.75 + 0.35 * draw.uniform(24),
-                    Relation::NextTo | Relation::Beside => 0.8 + 0.4 * draw.uniform(24),
-                };
-                let assets = [Some(first), Some(second), third.as_ref()].into_iter().flatten();
-                let assets = assets.map(|t| self.asset(t)).collect::<Result<Vec<_>>>()?;
-                let pair = compose::place(&assets[0], &assets[1], *relation, share, settle);
-                let mut scene: Vec<_> =
-                    assets.iter().zip(pair).map(|(a, place)| Instance::new(a, place)).collect();
-                if let Some(third) = assets.get(2) {
-                    let place = compose::right_of(third, &scene, 0.6 + 0.3 * draw.uniform(29));
-                    scene.push(Instance::new(third, place));
-                }
-                self.picture(draw, &mut scene, 0.0, text)
-            }
-        };
-        Ok(Some(sample))
-    }
-
-    fn asset(&self, thing: &Thing) -> Result<Arc<PreparedAsset>> {
-        let prop = &self.props[thing.prop];
-        match thing.edit {
-            Some(edit) => prop.edited(thing.look, edit),
-            None => prop.plain(thing.look),
-        }
+        let Some(scene) = self.scene(plan, draw)? else { return Ok(None) };
+        Ok(Some(self.picture(draw, &mut scene.instances(), scene.yaw, text)))
     }
 
     /// What is held out, by name: models of the corpus, looks of recipes, and compositions of the recipes'

@@ -3,7 +3,8 @@
 use super::caption::{self, COUNTS, Relation};
 use super::config::DataConfig;
 use super::edit::Edit;
-use super::{Dataset, Draw, Prop};
+use super::prop::Prop;
+use super::{Dataset, Draw};
 use crate::asset::recipe::Recipe;
 
 /// One thing: which recipe in which look, and how the caption calls it.
@@ -70,6 +71,19 @@ impl Plan {
                     [Some(first), Some(second), third.as_ref()].into_iter().flatten().filter_map(edited),
                 );
                 out
+            }
+        }
+    }
+
+    /// The recipes it shows, with their looks and edits; none for a corpus model.
+    pub(super) fn things(&self) -> Vec<(usize, u64, Option<Edit>)> {
+        let one = |thing: &Thing| (thing.prop, thing.look, thing.edit);
+        match self {
+            Self::Model(_) => Vec::new(),
+            Self::Single(thing) => vec![one(thing)],
+            Self::Several { prop, looks } => looks.iter().map(|look| (*prop, *look, None)).collect(),
+            Self::Scene { first, second, third, .. } => {
+                [Some(first), Some(second), third.as_ref()].into_iter().flatten().map(one).collect()
             }
         }
     }

@@ -1,68 +1,90 @@
-//! What compositions a caption names: the way back from words to the split's names.
+//! The way back from words to what they name: a caption's plan, and its compositions.
 
+use super::Dataset;
 use super::caption::{self, COUNTS, Relation};
 use super::edit::Edit;
-use super::{Dataset, Prop};
+use super::plan::{Plan, Thing};
+use super::prop::Prop;
 
 impl Dataset {
     /// The compositions (see [`super::split::is_held_out`]) that a caption of this engine names, such as
     /// `a golden owl on a crate` gives `on: owl, crate` and `golden owl`. Nouns are the recipes' first
     /// names. `None` if the caption is not of this engine's making, or is a corpus model's.
     pub fn compositions_of(&self, caption: &str) -> Option<Vec<String>> {
+        Some(self.plan_of(caption)?.compositions(self))
+    }
+
+    /// A plan that has this caption: of several recipes and looks that it fits, the first. `None` if the
+    /// caption is not of this engine's making, or is a corpus model's.
+    pub(super) fn plan_of(&self, caption: &str) -> Option<Plan> {
         if let Some((two, third)) = caption.split_once(" next to ").filter(|(two, _)| stacked(two).is_some())
         {
-            let ([first, second], third) = (stacked(two)?, self.thing_of(third)?);
-            let mut out = self.pair(Relation::On, first, second)?;
-            out.push(format!("next to: {}, {}", self.thing_of(first)?.0, third.0));
-            out.extend(third.1);
-            return Some(out);
+            return self.pair(two, Some(third));
         }
-        if let Some([first, second]) = stacked(caption) {
-            return self.pair(Relation::On, first, second);
+        if stacked(caption).is_some() {
+            return self.pair(caption, None);
         }
-        for relation in [" next to ", " beside "] {
-            if let Some((first, second)) = caption.split_once(relation) {
-                return self.pair(Relation::NextTo, first, second);
+        for (words, relation) in [(" next to ", Relation::NextTo), (" beside ", Relation::Beside)] {
+            if let Some((first, second)) = caption.split_once(words) {
+                let (first, second) = (self.thing_of(first)?, self.thing_of(second)?);
+                return Some(Plan::Scene { first, relation, second, third: None, heroes: false });
             }
         }
-        Some(self.thing_of(caption)?.1.into_iter().collect())
+        self.several_of(caption).or_else(|| Some(Plan::Single(self.thing_of(caption)?)))
     }
 
-    fn pair(&self, relation: Relation, first: &str, second: &str) -> Option<Vec<String>> {
+    /// Two things, one on the other, and perhaps a third.
+    fn pair(&self, two: &str, third: Option<&str>) -> Option<Plan> {
+        let (relation, [first, second]) = stacked(two)?;
+        let third = match third {
+            Some(third) => Some(self.thing_of(third)?),
+            None => None,
+        };
         let (first, second) = (self.thing_of(first)?, self.thing_of(second)?);
-        let word = if relation.stacked() { "on" } else { "next to" };
-        let mut out = vec![format!("{word}: {}, {}", first.0, second.0)];
-        out.extend([first.1, second.1].into_iter().flatten());
-        Some(out)
+        let is = |thing: &Thing, i: usize| self.config.heroes[i] == self.props[thing.prop].noun();
+        let heroes = is(&first, 0) && is(&second, 1) && relation == Relation::On && third.is_none();
+        Some(Plan::Scene { first, relation, second, third, heroes })
     }
 
-    /// The noun, and the composition that one thing or several of it are.
-    fn thing_of(&self, text: &str) -> Option<(&str, Option<String>)> {
+    fn several_of(&self, text: &str) -> Option<Plan> {
+        let (word, noun) = text.split_once(' ')?;
+        let more = COUNTS.iter().position(|c| *c == word)? as u64;
+        let named = |p: &Prop| !p.recipe.plural() && caption::plural(p.noun()) == noun;
+        let prop = self.props.iter().position(named)?;
+        let first = self.config.split.looks().start;
+        Some(Plan::Several { prop, looks: (first..first + 2 + more).collect() })
+    }
+
+    /// One thing in the first look that fits its words.
+    fn thing_of(&self, text: &str) -> Option<Thing> {
         let bare = text.strip_prefix("a ").or_else(|| text.strip_prefix("an ")).unwrap_or(text);
-        let known = |noun: &str| self.props.iter().find(|p| p.noun() == noun);
+        let thing = |prop: usize, look: u64, edit: Option<Edit>| {
+            Some(Thing { prop, look, edit, caption: text.to_owned() })
+        };
+        let looks = self.config.split.looks();
+        let known = |noun: &str| self.props.iter().position(|p| p.noun() == noun);
         if let Some(prop) = known(bare) {
-            return Some((prop.noun(), None));
+            return thing(prop, looks.start, None);
         }
         // A further name may read like an edit: "a wooden barrel" is any barrel.
         if self.props.iter().any(|p| p.recipe.names().iter().any(|name| name == bare)) {
             return None;
         }
         let (word, noun) = bare.split_once(' ')?;
-        if COUNTS.contains(&word) {
-            let prop = self.props.iter().find(|p| caption::plural(p.noun()) == noun)?;
-            return Some((prop.noun(), Some(format!("{word} {}", prop.noun()))));
-        }
         let prop = known(noun)?;
-        let natural = |p: &Prop| p.recipe.words().any(|w| w == word);
-        let edited = Edit::words().any(|w| w == word) && !natural(prop);
-        (edited || natural(prop)).then(|| (prop.noun(), edited.then(|| format!("{word} {noun}"))))
+        let recipe = &self.props[prop].recipe;
+        if recipe.words().any(|w| w == word) {
+            return thing(prop, looks.clone().find(|l| recipe.word(*l) == Some(word))?, None);
+        }
+        let edit = (0..Edit::COUNT).map(Edit::nth).find(|e| e.word() == word)?;
+        thing(prop, looks.start, Some(edit))
     }
 }
 
-/// The two captions of "X on Y" or "Y with X on top".
-fn stacked(caption: &str) -> Option<[&str; 2]> {
+/// The two captions of "X on Y" or "Y with X on top", X first.
+fn stacked(caption: &str) -> Option<(Relation, [&str; 2])> {
     if let Some((below, rest)) = caption.split_once(" with ") {
-        return Some([rest.strip_suffix(" on top")?, below]);
+        return Some((Relation::Carrying, [rest.strip_suffix(" on top")?, below]));
     }
-    caption.split_once(" on ").map(|(first, second)| [first, second])
+    caption.split_once(" on ").map(|(first, second)| (Relation::On, [first, second]))
 }

@@ -139,3 +139,54 @@ fn fronts_are_those_of_the_first_thing() {
         assert!(!same.is_empty() && same.iter().all(|s| s.fronted == fronted), "{caption}");
     }
 }
+
+#[test]
+fn captions_are_read_back() {
+    let data = dataset(7);
+    let (mut single, mut several, mut scenes) = (0, 0, 0);
+    for i in 0..300 {
+        let draw = Draw { rng: Rng::new(7, Stream::Data, u32::MAX), base: i * DRAWS };
+        let plan = Planner { data: &data, draw: &draw }.plan();
+        let caption = plan.caption(&data);
+        // Further names ("a wooden barrel" is any barrel) are not read.
+        let Some(read) = data.plan_of(&caption) else { continue };
+        assert_eq!(read.caption(&data), caption);
+        assert_eq!(read.compositions(&data), plan.compositions(&data), "{caption}");
+        let kind = match (&plan, &read) {
+            (Plan::Single(_), Plan::Single(_)) => &mut single,
+            (Plan::Several { looks: a, .. }, Plan::Several { looks: b, .. }) if a.len() == b.len() => {
+                &mut several
+            }
+            (Plan::Scene { third: a, .. }, Plan::Scene { third: b, .. }) if a.is_some() == b.is_some() => {
+                &mut scenes
+            }
+            _ => panic!("{caption} was read as another kind of picture"),
+        };
+        *kind += 1;
+    }
+    assert!(single > 100 && several > 8 && scenes > 30, "{single} {several} {scenes}");
+    for text in ["a thing", "an owl beside", "five owls", "a golden thing", "an owl with a hat", ""] {
+        assert!(data.plan_of(text).is_none(), "{text:?}");
+    }
+}
+
+#[test]
+fn the_answer_to_a_caption_is_one_asset_of_its_things() {
+    let data = dataset(7);
+    let of = |caption: &str| data.asset_of(caption).unwrap().unwrap();
+    let [owl, golden, three] = ["an owl", "a golden owl", "three owls"].map(of);
+    assert_eq!(golden.triangle_count(), owl.triangle_count());
+    assert!(golden.materials.iter().all(|m| m.metallic > 0.5) && owl.materials[0].metallic < 0.5);
+    assert!(three.meshes.len() == 3 * owl.meshes.len() && three.materials.len() == 3 * owl.materials.len());
+    let stacked = of("an owl on a crate");
+    let tops = |a: &crate::asset::Asset| {
+        let n = a.meshes.len() - owl.meshes.len();
+        let top = |m: &[crate::asset::Mesh]| {
+            m.iter().flat_map(|m| &m.positions).map(|p| p.y).fold(f32::MIN, f32::max)
+        };
+        (top(&a.meshes[..owl.meshes.len()]), top(&a.meshes[a.meshes.len() - n..]))
+    };
+    let (head, lid) = tops(&stacked);
+    assert!(head > lid, "the owl stands on the crate: {head} {lid}");
+    assert!(data.asset_of("a theory").unwrap().is_none());
+}
