@@ -1,5 +1,6 @@
 //! `gen3d train`: training of the embedded prior and of the evaluator, and sheets of the prior's samples.
 
+mod control;
 mod evaluator;
 
 use std::path::{Path, PathBuf};
@@ -20,6 +21,8 @@ pub enum TrainCommand {
     Prior(PriorArgs),
     /// Train the evaluator that `gen3d eval` judges with: pictures and captions in one space.
     Evaluator(evaluator::EvaluatorArgs),
+    /// Train a `ControlNet` of the prior, which follows edges or depth.
+    Control(control::ControlArgs),
     /// Draw training pictures, to look at them: a sheet, and the captions on stdout.
     Data(DataArgs),
     /// Draw a sheet of samples of a prior: one row a prompt, views around the object.
@@ -147,6 +150,7 @@ pub fn run(command: TrainCommand) -> Result<()> {
     match command {
         TrainCommand::Prior(args) => prior(args),
         TrainCommand::Evaluator(args) => evaluator::run(args),
+        TrainCommand::Control(args) => control::run(args),
         TrainCommand::Data(args) => data(&args),
         TrainCommand::Samples(args) => sheet(&args),
         TrainCommand::Curves(args) => {

@@ -6,7 +6,7 @@ use super::config::EvaluatorConfig;
 use super::train::{Training, dataset};
 use super::*;
 use crate::train::data::split::Split;
-use crate::train::pictures::Pictures;
+use crate::train::pictures::{Pictures, Wanted};
 use crate::train::run::Run;
 
 fn tiny() -> EvaluatorConfig {
@@ -28,7 +28,8 @@ fn tiny() -> EvaluatorConfig {
 fn material(config: &EvaluatorConfig) -> (Pictures, Tokenizer) {
     let props = Path::new(env!("CARGO_MANIFEST_DIR")).join("scenes/props");
     let data = dataset(config, None, &props, Split::Train, config.seed).unwrap();
-    let pictures = Pictures::draw(&data, config.pictures, config.image_size, |_| Ok(())).unwrap();
+    let wanted = Wanted { count: config.pictures, size: config.image_size, depth: false };
+    let pictures = Pictures::draw(&data, wanted, |_| Ok(())).unwrap();
     let tokenizer = Tokenizer::train(&data.captions(), config.vocab_size, config.max_tokens).unwrap();
     (pictures, tokenizer)
 }

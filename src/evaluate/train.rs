@@ -17,7 +17,7 @@ use crate::prior::nn::adam::{AdamConfig, AdamW};
 use crate::prior::tokenizer::Tokenizer;
 use crate::prior::weights::Store;
 use crate::train::data::{DataConfig, Dataset, split::Split};
-use crate::train::pictures::{Pictures, batch_indices};
+use crate::train::pictures::{Pictures, Wanted, batch_indices};
 use crate::train::run::{Run, learning_rate};
 use crate::train::{Places, drawn, learned_tokenizer, remember};
 
@@ -40,7 +40,8 @@ pub fn train(
     std::fs::create_dir_all(&places.run).map_err(|e| Error::io(&places.run, e))?;
     remember(config, &places.run, |old| old.steps = config.steps)?;
     let data = dataset(config, places.corpus.as_deref(), &places.props, Split::Train, config.seed)?;
-    let pictures = drawn((config.pictures, config.image_size), &data, &places.run, progress)?;
+    let wanted = Wanted { count: config.pictures, size: config.image_size, depth: false };
+    let pictures = drawn(wanted, &data, &places.run, progress)?;
     let tokenizer = learned_tokenizer((config.vocab_size, config.max_tokens), &data, &places.run)?;
     let mut training = Training::new(config, &tokenizer, &pictures, &places.device)?;
     let mut run = Run { dir: places.run.clone(), device: places.device.clone(), progress };

@@ -1,6 +1,8 @@
 //! Training of the embedded models: data, VAE, text encoder and U-Net.
 
+mod batch;
 pub mod config;
+pub mod control;
 pub mod curves;
 pub mod data;
 mod picture_cache;
@@ -24,11 +26,12 @@ use crate::error::{Error, Result};
 use crate::prior::tokenizer::Tokenizer;
 use crate::prior::vae::Vae;
 use crate::prior::weights::Store;
+use batch::Latents;
 use config::TrainConfig;
 use data::Dataset;
-use pictures::Pictures;
+use pictures::{Pictures, Wanted};
 use run::Run;
-use unet::{Latents, Training};
+use unet::Training;
 
 /// Where a training takes its objects from and puts its files.
 pub struct Places {
@@ -69,8 +72,8 @@ pub fn train_prior(
     let held_out =
         serde_json::to_string_pretty(&data.held_out()).map_err(|e| Error::Failed(e.to_string()))?;
     crate::asset::replace(&places.run.join("held_out.json"), held_out.as_bytes())?;
-    let size = (config.pictures, config.image_size);
-    let pictures = drawn(size, &data, &places.run, progress)?;
+    let wanted = Wanted { count: config.pictures, size: config.image_size, depth: false };
+    let pictures = drawn(wanted, &data, &places.run, progress)?;
     let mut run = Run { dir: places.run.clone(), device: places.device.clone(), progress };
     let start = start::Start::of(&places.run, places.init.as_deref())?;
     let vae_weights = match &start {
@@ -144,22 +147,23 @@ pub(crate) fn learned_tokenizer(size: (usize, usize), data: &Dataset, run: &Path
 const WHITENED_ON: usize = 4096;
 
 /// The training pictures: those an earlier start of this run left, or else drawn now and left there.
-/// (Delete `pictures.safetensors` after a change of the renderer.) `size`: how many, and their side in pixels.
+/// (Delete `pictures.safetensors` after a change of the renderer.)
 ///
 /// # Errors
 /// As [`Pictures::draw`]; a file that cannot be written.
 pub(crate) fn drawn(
-    (count, side): (usize, usize),
+    wanted: Wanted,
     data: &Dataset,
     run: &Path,
     progress: &mut dyn FnMut(&str, u32, u32, f64),
 ) -> Result<Pictures> {
     let path = run.join("pictures.safetensors");
+    let count = wanted.count;
     let key = format!("{} {count}", data.digest());
-    if let Some(pictures) = picture_cache::load(&path, &key) {
+    if let Some(pictures) = picture_cache::load(&path, &key, wanted.depth) {
         return Ok(pictures);
     }
-    let pictures = Pictures::draw(data, count, side, |done| {
+    let pictures = Pictures::draw(data, wanted, |done| {
         progress("pictures", done as u32, count as u32, 0.0);
         if run::STOP.load(std::sync::atomic::Ordering::Relaxed) { Err(Error::Interrupted) } else { Ok(()) }
     })?;
@@ -204,7 +208,7 @@ fn encode(
 ) -> Result<Tensor> {
     let frozen = Store::loaded(weights.clone(), candle_core::DType::F32, false, &run.device);
     let vae = Vae::new(config.vae_config(1.0), &frozen.root())?;
-    vae::encode_all(&vae, pictures, most, run)
+    vae::encode_all(&|x| Ok(vae.posterior(x)?.mean), pictures, most, run)
 }
 
 /// Writes a prior of given weights (autoencoder, text encoder, U-Net), for tests of the loader.

@@ -27,20 +27,23 @@ pub(super) fn save(path: &Path, key: &str, pictures: &Pictures) -> Result<()> {
     let view = |dtype, shape: Vec<usize>, bytes| TensorView::new(dtype, shape, bytes).map_err(to_error);
     let size = pictures.size;
     let fronted: Vec<u8> = pictures.fronted.iter().map(|&f| u8::from(f)).collect();
-    let tensors = [
+    let mut tensors = vec![
         ("rgb", view(Dtype::U8, vec![n, 3, size, size], &pictures.bytes)?),
         ("cameras", view(Dtype::F32, vec![n, 16], bytemuck::cast_slice(&pictures.cameras))?),
         ("caption", view(Dtype::U32, vec![n], bytemuck::cast_slice(&pictures.caption_of))?),
         ("fronted", view(Dtype::U8, vec![n], &fronted)?),
     ];
+    if !pictures.depth.is_empty() {
+        tensors.push(("depth", view(Dtype::U8, vec![n, size, size], &pictures.depth)?));
+    }
     let temporary = path.with_extension("partial");
     safetensors::serialize_to_file(tensors, Some(metadata), &temporary).map_err(to_error)?;
     std::fs::rename(&temporary, path).map_err(|e| Error::io(path, e))
 }
 
-/// What [`save`] wrote under the same key; nothing if the file is missing, damaged or of another key:
-/// then the pictures are drawn again.
-pub(super) fn load(path: &Path, key: &str) -> Option<Pictures> {
+/// What [`save`] wrote under the same key; nothing if the file is missing, damaged, of another key or without
+/// the depth that is wanted: then the pictures are drawn again.
+pub(super) fn load(path: &Path, key: &str, with_depth: bool) -> Option<Pictures> {
     let bytes = std::fs::read(path).ok()?;
     let (_, header) = SafeTensors::read_metadata(&bytes).ok()?;
     let metadata = header.metadata().as_ref()?;
@@ -59,10 +62,11 @@ pub(super) fn load(path: &Path, key: &str) -> Option<Pictures> {
     let cameras: Vec<[f32; 16]> = floats.chunks_exact(16).map(|c| std::array::from_fn(|i| c[i])).collect();
     let caption_of: Vec<u32> = numbers("caption")?.into_iter().map(u32::from_le_bytes).collect();
     let fronted: Vec<bool> = tensors.tensor("fronted").ok()?.data().iter().map(|&b| b != 0).collect();
+    let depth = if with_depth { tensors.tensor("depth").ok()?.data().to_vec() } else { Vec::new() };
     let complete = cameras.len() == n && caption_of.len() == n && fronted.len() == n;
     let named = caption_of.iter().all(|&c| (c as usize) < captions.len());
     let bytes = rgb.data().to_vec();
-    (complete && named).then_some(Pictures { size, bytes, cameras, caption_of, fronted, captions })
+    (complete && named).then_some(Pictures { size, bytes, depth, cameras, caption_of, fronted, captions })
 }
 
 #[cfg(test)]
@@ -73,6 +77,7 @@ mod tests {
         Pictures {
             size: 2,
             bytes: (0..36).collect(),
+            depth: (0..12).collect(),
             cameras: vec![[0.5; 16], [1.0; 16], [-2.0; 16]],
             caption_of: vec![0, 1, 0],
             fronted: vec![true, false, true],
@@ -84,16 +89,21 @@ mod tests {
     fn what_was_saved_is_loaded_under_the_same_key_only() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("p.safetensors");
-        assert!(load(&path, "k").is_none());
+        assert!(load(&path, "k", true).is_none());
         save(&path, "k", &pictures()).unwrap();
-        let (a, b) = (pictures(), load(&path, "k").unwrap());
+        let (a, b) = (pictures(), load(&path, "k", true).unwrap());
         assert_eq!((a.size, &a.bytes, &a.cameras), (b.size, &b.bytes, &b.cameras));
+        assert_eq!(a.depth, b.depth);
         assert_eq!((&a.caption_of, &a.captions, &a.fronted), (&b.caption_of, &b.captions, &b.fronted));
-        assert!(load(&path, "other").is_none());
+        assert!(load(&path, "other", true).is_none());
+        assert!(load(&path, "k", false).unwrap().depth.is_empty());
+        save(&path, "flat", &Pictures { depth: Vec::new(), ..pictures() }).unwrap();
+        assert!(load(&path, "flat", true).is_none() && load(&path, "flat", false).is_some());
+        save(&path, "k", &pictures()).unwrap();
         let bytes = std::fs::read(&path).unwrap();
         for cut in [0, 7, 100, bytes.len() - 1] {
             std::fs::write(&path, &bytes[..cut]).unwrap();
-            assert!(load(&path, "k").is_none(), "cut at {cut}");
+            assert!(load(&path, "k", true).is_none(), "cut at {cut}");
         }
     }
 }

@@ -14,6 +14,8 @@ pub struct Pictures {
     /// Side in pixels.
     pub size: usize,
     pub(super) bytes: Vec<u8>,
+    /// Of all pixels, by [`nearness`]; empty if not asked for.
+    pub(super) depth: Vec<u8>,
     pub(super) cameras: Vec<[f32; 16]>,
     pub(super) caption_of: Vec<u32>,
     pub(super) fronted: Vec<bool>,
@@ -21,24 +23,36 @@ pub struct Pictures {
     pub captions: Vec<String>,
 }
 
+/// How many pictures to draw, and what to keep of them.
+#[derive(Debug, Clone, Copy)]
+pub struct Wanted {
+    /// Number of pictures.
+    pub count: usize,
+    /// Side in pixels.
+    pub size: usize,
+    /// Whether depth is kept, too.
+    pub depth: bool,
+}
+
 /// Pictures drawn between two progress reports.
 const CHUNK: usize = 512;
 
 impl Pictures {
-    /// Draws `count` samples of `data`; `progress` is told how many are done.
+    /// Draws samples of `data`; `progress` is told how many are done.
     ///
     /// # Errors
     /// If an object cannot be drawn, or `progress` asks to stop.
     pub fn draw(
         data: &Dataset,
-        count: usize,
-        size: usize,
+        wanted: Wanted,
         mut progress: impl FnMut(usize) -> Result<()>,
     ) -> Result<Self> {
-        let pixels = 3 * size * size;
+        let Wanted { count, size, .. } = wanted;
+        let pixels = size * size;
         let mut out = Self {
             size,
-            bytes: Vec::with_capacity(count * pixels),
+            bytes: Vec::with_capacity(count * 3 * pixels),
+            depth: Vec::with_capacity(if wanted.depth { count * pixels } else { 0 }),
             cameras: Vec::with_capacity(count),
             caption_of: Vec::with_capacity(count),
             fronted: Vec::with_capacity(count),
@@ -53,11 +67,13 @@ impl Pictures {
                     let s = data.sample(i as u64)?;
                     let bytes: Vec<u8> =
                         s.rgb.iter().map(|v| ((v + 1.0) * 127.5).round().clamp(0.0, 255.0) as u8).collect();
-                    Ok((bytes, s.camera, s.caption, s.fronted))
+                    let depth = if wanted.depth { nearness(&s.depth) } else { Vec::new() };
+                    Ok((bytes, depth, s.camera, s.caption, s.fronted))
                 })
                 .collect::<Result<_>>()?;
-            for (bytes, camera, caption, fronted) in drawn {
+            for (bytes, depth, camera, caption, fronted) in drawn {
                 out.bytes.extend(bytes);
+                out.depth.extend(depth);
                 out.cameras.push(camera);
                 out.fronted.push(fronted);
                 let next = out.captions.len() as u32;
@@ -124,6 +140,16 @@ impl Pictures {
     }
 }
 
+/// Depth as a control picture shows it: 255 at the nearest point, 64 at the farthest, linear in between, and 0
+/// where nothing is seen.
+fn nearness(depth: &[f32]) -> Vec<u8> {
+    let seen = depth.iter().copied().filter(|d| *d > 0.0);
+    let (near, far) = seen.fold((f32::INFINITY, 0.0f32), |(near, far), d| (near.min(d), far.max(d)));
+    let span = (far - near).max(1e-6);
+    let byte = |d: &f32| if *d > 0.0 { (255.0 - 191.0 * (d - near) / span).round() as u8 } else { 0 };
+    depth.iter().map(byte).collect()
+}
+
 /// The indices of step `step`: each walk over the set is a fresh permutation, so that every picture
 /// is seen equally often. A pure function of its arguments, so a resumed run goes on exactly.
 pub fn batch_indices(seed: u64, step: u32, batch: usize, count: usize) -> Vec<usize> {
@@ -156,6 +182,13 @@ fn shuffled(seed: u64, epoch: u32, i: usize, count: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn near_is_white_and_nothing_black() {
+        assert_eq!(nearness(&[0.0, 2.0, 3.0, 2.5]), [0, 255, 64, 160]);
+        assert_eq!(nearness(&[0.0, 0.0]), [0, 0]);
+        assert_eq!(nearness(&[1.5]), [255]);
+    }
 
     #[test]
     fn every_walk_visits_every_picture_once() {

@@ -1,14 +1,16 @@
 //! What both trainings share: the run's folder, its log, checkpoints, learning rate and interruption.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::backprop::GradStore;
+use candle_core::{DType, Device, Tensor, Var};
+use serde_json::json;
 
 use crate::error::{Error, Result};
-use crate::prior::nn::adam::AdamW;
+use crate::prior::nn::adam::{AdamConfig, AdamW};
 
 /// Set by Ctrl-C: the current step is finished, a checkpoint saved, and the run ends.
 pub static STOP: AtomicBool = AtomicBool::new(false);
@@ -23,7 +25,71 @@ pub struct Run<'a> {
     pub progress: &'a mut dyn FnMut(&str, u32, u32, f64),
 }
 
+/// The course of a training.
+pub(super) struct Course {
+    /// In `metrics.jsonl`.
+    pub(super) stage: &'static str,
+    /// In the progress bar and in errors.
+    pub(super) name: &'static str,
+    /// The checkpoint's file.
+    pub(super) checkpoint: &'static str,
+    /// Optimiser steps, of which the first `warmup` rise to `learning_rate`.
+    pub(super) steps: u32,
+    pub(super) warmup: u32,
+    pub(super) learning_rate: f64,
+    /// What to do if the loss is not finite.
+    pub(super) hint: &'static str,
+}
+
+/// Steps between two checkpoints of a [`Course`].
+const CHECKPOINT_EVERY: u32 = 250;
+
+/// The loss of a step and its gradients, in parts.
+type Gradients<'a> = dyn Fn(u32) -> Result<(f64, Vec<GradStore>)> + 'a;
+
 impl Run<'_> {
+    /// Takes a course's steps, going on from its checkpoint if there is one; `saved` is called after every
+    /// checkpoint.
+    ///
+    /// # Errors
+    /// If the loss is not finite, a file cannot be written, or the user asked to stop.
+    pub(super) fn optimise(
+        &mut self,
+        course: &Course,
+        adam: &mut AdamW,
+        gradients: &Gradients<'_>,
+        saved: &dyn Fn(&AdamW, u32) -> Result<()>,
+    ) -> Result<()> {
+        let first = self.restore(course.checkpoint, adam)?;
+        let (mut sum, mut counted) = (0.0, 0u32);
+        for step in first..course.steps {
+            let (value, parts) = gradients(step)?;
+            if !value.is_finite() {
+                return Err(Error::Failed(format!("{}: the loss is {value} at step {step}", course.name))
+                    .hint(course.hint));
+            }
+            let rate = learning_rate(step, course.steps, course.warmup, course.learning_rate);
+            adam.step_sum(&parts.iter().collect::<Vec<_>>(), rate)?;
+            (sum, counted) = (sum + value, counted + 1);
+            (self.progress)(course.name, step + 1, course.steps, value);
+            if (step + 1) % 50 == 0 {
+                // After a resume the first mean is of fewer than 50 steps.
+                let mean = sum / f64::from(counted);
+                self.log(&json!({"stage": course.stage, "step": step + 1, "loss": mean, "lr": rate}))?;
+                (sum, counted) = (0.0, 0);
+            }
+            let stopped = self.stopped();
+            if stopped || (step + 1) % CHECKPOINT_EVERY == 0 || step + 1 == course.steps {
+                self.save(course.checkpoint, adam, step + 1)?;
+                saved(adam, step + 1)?;
+            }
+            if stopped {
+                return Err(Error::Interrupted);
+            }
+        }
+        Ok(())
+    }
+
     /// Appends a line to `metrics.jsonl`.
     ///
     /// # Errors
@@ -63,6 +129,22 @@ impl Run<'_> {
         optimizer.load_state(&tensors)?;
         Ok(step.flatten_all()?.to_vec1::<u32>()?[0])
     }
+}
+
+/// The optimiser of a denoiser's weights.
+pub(super) fn adam(vars: BTreeMap<String, Var>, max_grad_norm: f64, ema_decay: f64) -> Result<AdamW> {
+    let config = AdamConfig {
+        max_grad_norm: Some(max_grad_norm),
+        ema_decay: Some(ema_decay),
+        weight_decay: 0.0,
+        ..AdamConfig::default()
+    };
+    Ok(AdamW::new(vars, config)?)
+}
+
+/// Parts of a batch that run side by side: one fills a GPU.
+pub(super) fn parts(wanted: usize, batch: usize, device: &Device) -> usize {
+    if device.is_cpu() { wanted.clamp(1, batch.max(1)) } else { 1 }
 }
 
 /// The same tensors in f16, as the shipped model stores them.

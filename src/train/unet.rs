@@ -1,29 +1,22 @@
 //! Joint training of the text encoder and the camera-conditioned U-Net on latents.
 
 use std::collections::HashMap;
-use std::ops::Range;
 
+use candle_core::Tensor;
 use candle_core::backprop::GradStore;
-use candle_core::{Device, Tensor};
-use serde_json::json;
 
+use super::batch::{Batch, Latents, in_parts};
 use super::config::TrainConfig;
-use super::pictures::{Pictures, batch_indices};
-use super::run::{Run, learning_rate};
-use super::weighting::loss_weight;
-use crate::error::{Error, Result};
+use super::run::{Course, Run};
+use crate::error::Result;
 use crate::prior::encode_prompts;
-use crate::prior::nn;
-use crate::prior::nn::adam::{AdamConfig, AdamW};
+use crate::prior::nn::adam::AdamW;
 use crate::prior::schedule::Schedule;
 use crate::prior::text::TextEncoder;
 use crate::prior::tokenizer::Tokenizer;
 use crate::prior::unet::Unet;
 use crate::prior::weights::Store;
-use crate::rng::{Rng, Stream};
 
-const CHECKPOINT: &str = "unet.train.safetensors";
-const CHECKPOINT_EVERY: u32 = 250;
 const TEXT: &str = "text_encoder/";
 const UNET: &str = "unet/";
 
@@ -35,34 +28,20 @@ pub struct Trained {
     pub unet: HashMap<String, Tensor>,
 }
 
-/// Latents `[N, c, h, w]` scaled to unit variance, with the pictures they came from.
-pub struct Latents<'a> {
-    /// All latents; where they are is where the networks are trained.
-    pub values: Tensor,
-    /// Captions and cameras.
-    pub pictures: &'a Pictures,
-}
-
-/// What one step trains on.
-struct Batch {
-    x0: Tensor,
-    noise: Tensor,
-    /// The picture whose caption is told, if any.
-    captions: Vec<Option<usize>>,
-    cameras: Tensor,
-    t: Vec<f32>,
-}
-
-/// One training run in progress: networks, optimiser and data.
+/// One training run in progress.
 pub struct Training<'a> {
+    networks: Networks<'a>,
+    adam: AdamW,
+}
+
+/// What is trained, and on what.
+struct Networks<'a> {
     config: &'a TrainConfig,
     tokenizer: &'a Tokenizer,
     schedule: Schedule,
     latents: Latents<'a>,
     text: TextEncoder,
     unet: Unet,
-    adam: AdamW,
-    device: Device,
 }
 
 impl<'a> Training<'a> {
@@ -79,18 +58,9 @@ impl<'a> Training<'a> {
         let mut vars = std::collections::BTreeMap::new();
         vars.extend(text_store.vars().into_iter().map(|(k, v)| (format!("{TEXT}{k}"), v)));
         vars.extend(unet_store.vars().into_iter().map(|(k, v)| (format!("{UNET}{k}"), v)));
-        let u = &config.unet;
-        let adam = AdamW::new(
-            vars,
-            AdamConfig {
-                max_grad_norm: Some(u.max_grad_norm),
-                ema_decay: Some(u.ema_decay),
-                weight_decay: 0.0,
-                ..AdamConfig::default()
-            },
-        )?;
+        let adam = super::run::adam(vars, config.unet.max_grad_norm, config.unet.ema_decay)?;
         let schedule = config.schedule()?;
-        Ok(Self { config, tokenizer, schedule, latents, text, unet, adam, device })
+        Ok(Self { networks: Networks { config, tokenizer, schedule, latents, text, unet }, adam })
     }
 
     /// Takes the weights of another model instead of random ones.
@@ -101,126 +71,65 @@ impl<'a> Training<'a> {
         start.put(&mut self.adam)
     }
 
-    /// What `step` trains on.
-    fn batch(&self, step: u32) -> Result<Batch> {
-        let (c, pictures) = (self.config, self.latents.pictures);
-        let batch = c.unet.batch;
-        let indices = batch_indices(c.seed, step, batch, pictures.len());
-        let ids =
-            Tensor::from_vec(indices.iter().map(|&i| i as u32).collect::<Vec<_>>(), batch, &self.device)?;
-        let x0 = self.latents.values.index_select(&ids, 0)?;
-        let drop = Rng::new(c.seed, Stream::Dropout, step);
-        let dropped = |j: usize| drop.uniform(j as u64) < c.unet.caption_dropout;
-        // Stratified over the batch: each step sees all noise levels, which lowers the loss's variance.
-        let rng = Rng::new(c.seed, Stream::Timestep, step);
-        let t = (0..batch)
-            .map(|j| ((j as f32 + rng.uniform(j as u64)) / batch as f32 * 1000.0).floor().min(999.0))
-            .collect();
-        let noise = Rng::new(c.seed, Stream::Noise, step).normals(0, x0.elem_count());
-        Ok(Batch {
-            noise: Tensor::from_vec(noise, x0.shape(), &self.device)?,
-            captions: indices
-                .iter()
-                .enumerate()
-                .map(|(j, &i)| if dropped(j) { None } else { Some(i) })
-                .collect(),
-            cameras: pictures.cameras(&indices, &self.device)?,
-            x0,
-            t,
-        })
-    }
-
-    /// The share of the rows `rows` in the batch's loss, the mean squared error of what is
-    /// predicted, weighted by noise level.
-    fn partial_loss(&self, batch: &Batch, rows: Range<usize>) -> Result<Tensor> {
-        let cut = |x: &Tensor| x.narrow(0, rows.start, rows.len())?.contiguous();
-        let (x0, noise, times) = (cut(&batch.x0)?, cut(&batch.noise)?, &batch.t[rows.clone()]);
-        let name = |i: &Option<usize>| i.map_or("", |i| self.latents.pictures.caption(i));
-        let captions: Vec<&str> = batch.captions[rows.clone()].iter().map(name).collect();
-        let context = encode_prompts(self.tokenizer, &self.text, &captions, &self.device)?;
-        let x_t = self.schedule.add_noise(&x0, &noise, times)?;
-        let target = self.schedule.target(&x0, &noise, times)?;
-        let t = Tensor::from_vec(times.to_vec(), rows.len(), &self.device)?;
-        let prediction = self.unet.forward(&x_t, &t, &context, Some(&cut(&batch.cameras)?))?;
-        let error = (prediction - target)?.sqr()?.flatten_from(1)?.mean(1)?;
-        let gamma = self.config.unet.min_snr_gamma;
-        let kind = self.schedule.config.prediction_type;
-        let weights: Vec<f32> =
-            times.iter().map(|t| loss_weight(&self.schedule, kind, gamma, *t) as f32).collect();
-        let weights = Tensor::from_vec(weights, rows.len(), &self.device)?;
-        let share = rows.len() as f64 / batch.t.len() as f64;
-        Ok(((error * weights)?.mean_all()? * share)?)
-    }
-
-    /// The loss of `step` and its gradients, in parts side by side. The number of parts decides in which
-    /// order gradients are summed, and so the result's bytes.
-    fn gradients(&self, step: u32, parts: usize) -> Result<(f64, Vec<GradStore>)> {
-        let batch = self.batch(step)?;
-        let part = |i: usize| -> Result<(f64, GradStore)> {
-            let rows = i * batch.t.len() / parts..(i + 1) * batch.t.len() / parts;
-            let loss = self.partial_loss(&batch, rows)?;
-            Ok((f64::from(loss.to_scalar::<f32>()?), loss.backward()?))
-        };
-        let (losses, gradients): (Vec<f64>, _) = nn::in_parts(parts, part)?.into_iter().unzip();
-        Ok((losses.iter().sum(), gradients))
-    }
-
     /// Trains to `config.unet.steps`, going on from a checkpoint if there is one. With every
     /// checkpoint `publish` gets what was learned so far and the step, so that a running training can be tried.
     ///
     /// # Errors
     /// If the loss is not finite, a file cannot be written, or the user asked to stop.
     pub fn run(&mut self, run: &mut Run, publish: &dyn Fn(&Trained, u32) -> Result<()>) -> Result<()> {
-        let u = self.config.unet.clone();
-        let first = run.restore(CHECKPOINT, &mut self.adam)?;
-        let (mut sum, mut counted) = (0.0, 0u32);
-        // One part fills a GPU.
-        let parts = if self.device.is_cpu() { u.parts.clamp(1, u.batch.max(1)) } else { 1 };
-        for step in first..u.steps {
-            let (value, gradients) = self.gradients(step, parts)?;
-            if !value.is_finite() {
-                return Err(Error::Failed(format!("u-net: the loss is {value} at step {step}"))
-                    .hint("lower unet.learning_rate"));
-            }
-            let rate = learning_rate(step, u.steps, u.warmup, u.learning_rate);
-            self.adam.step_sum(&gradients.iter().collect::<Vec<_>>(), rate)?;
-            (sum, counted) = (sum + value, counted + 1);
-            (run.progress)("u-net", step + 1, u.steps, value);
-            if (step + 1) % 50 == 0 {
-                // After a resume the first mean is of fewer than 50 steps.
-                let mean = sum / f64::from(counted);
-                run.log(&json!({"stage": "unet", "step": step + 1, "loss": mean, "lr": rate}))?;
-                (sum, counted) = (0.0, 0);
-            }
-            let stopped = run.stopped();
-            if stopped || (step + 1) % CHECKPOINT_EVERY == 0 || step + 1 == u.steps {
-                run.save(CHECKPOINT, &self.adam, step + 1)?;
-                publish(&self.trained()?, step + 1)?;
-            }
-            if stopped {
-                return Err(Error::Interrupted);
-            }
-        }
-        Ok(())
+        let (networks, u) = (&self.networks, &self.networks.config.unet);
+        let course = Course {
+            stage: "unet",
+            name: "u-net",
+            checkpoint: "unet.train.safetensors",
+            steps: u.steps,
+            warmup: u.warmup,
+            learning_rate: u.learning_rate,
+            hint: "lower unet.learning_rate",
+        };
+        let parts = super::run::parts(u.parts, u.batch, &run.device);
+        let step = |step: u32| networks.gradients(step, parts);
+        run.optimise(&course, &mut self.adam, &step, &|adam, step| publish(&trained(adam)?, step))
+    }
+}
+
+impl Networks<'_> {
+    /// The loss of part of a step's batch, as its share of the whole's.
+    fn partial_loss(&self, batch: &Batch, share: f64) -> Result<Tensor> {
+        let device = self.latents.values.device();
+        let captions = batch.texts(self.latents.pictures);
+        let context = encode_prompts(self.tokenizer, &self.text, &captions, device)?;
+        let (x_t, t) = batch.noisy(&self.schedule)?;
+        let prediction = self.unet.forward(&x_t, &t, &context, Some(&batch.cameras))?;
+        Ok((batch.loss(&self.schedule, self.config.unet.min_snr_gamma, &prediction)? * share)?)
     }
 
-    /// The averaged weights reached so far.
-    ///
-    /// # Errors
-    /// If a tensor cannot be copied.
-    pub fn trained(&self) -> Result<Trained> {
-        let all = self.adam.averaged()?;
-        let part = |prefix: &str| {
-            all.iter().filter_map(|(k, v)| Some((k.strip_prefix(prefix)?.to_owned(), v.clone()))).collect()
-        };
-        Ok(Trained { text: part(TEXT), unet: part(UNET) })
+    /// The loss of `step` and its gradients, in parts side by side. The number of parts decides in which
+    /// order gradients are summed, and so the result's bytes.
+    fn gradients(&self, step: u32, parts: usize) -> Result<(f64, Vec<GradStore>)> {
+        let (c, u) = (self.config, &self.config.unet);
+        let batch = Batch::draw(&self.latents, c.seed, step, u.batch, u.caption_dropout)?;
+        in_parts(&batch, parts, |part, share| self.partial_loss(part, share))
     }
+}
+
+/// The averaged weights reached so far.
+fn trained(adam: &AdamW) -> Result<Trained> {
+    let all = adam.averaged()?;
+    let part = |prefix: &str| {
+        all.iter().filter_map(|(k, v)| Some((k.strip_prefix(prefix)?.to_owned(), v.clone()))).collect()
+    };
+    Ok(Trained { text: part(TEXT), unet: part(UNET) })
 }
 
 #[cfg(test)]
 mod tests {
+    use candle_core::Device;
+
     use super::*;
+    use crate::rng::{Rng, Stream};
     use crate::train::data::{DataConfig, Dataset};
+    use crate::train::pictures::{Pictures, Wanted};
 
     /// The gradient of a batch does not depend on the parts it is computed in.
     #[test]
@@ -233,7 +142,8 @@ mod tests {
         let props = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("scenes/props");
         let small = DataConfig { image_size: 16, supersample: 1, ..DataConfig::default() };
         let data = Dataset::open(None, &props, small, 1).unwrap();
-        let pictures = Pictures::draw(&data, 12, 16, |_| Ok(())).unwrap();
+        let pictures =
+            Pictures::draw(&data, Wanted { count: 12, size: 16, depth: false }, |_| Ok(())).unwrap();
         let tokenizer = Tokenizer::train(&data.captions(), 2000, config.max_tokens).unwrap();
         let values = Rng::new(3, Stream::Probe, 0).normals(0, 12 * 4 * 8 * 8);
         let values = Tensor::from_vec(values, (12, 4, 8, 8), &Device::Cpu).unwrap();
@@ -241,11 +151,11 @@ mod tests {
         let mut training = Training::new(&config, &tokenizer, latents).unwrap();
         // Some layers start at zero and let no gradient through: not any more after two steps.
         for step in 0..2 {
-            let (_, stores) = training.gradients(step, 1).unwrap();
+            let (_, stores) = training.networks.gradients(step, 1).unwrap();
             training.adam.step_sum(&stores.iter().collect::<Vec<_>>(), 1e-2).unwrap();
         }
         let sum = |parts: usize| {
-            let (loss, stores) = training.gradients(3, parts).unwrap();
+            let (loss, stores) = training.networks.gradients(3, parts).unwrap();
             let mut all = HashMap::new();
             for (name, var) in training.adam.vars() {
                 let found = stores.iter().filter_map(|s| s.get(var.as_tensor()));

@@ -95,17 +95,22 @@ fn edge_difference(d: &Tensor) -> Result<Tensor> {
     Ok((dx + dy)?)
 }
 
-/// Mean latents (unscaled) of the first `most` pictures, batch after batch, `[N, c, h, w]`.
+/// What `encode` gives for the first `most` pictures, batch after batch, `[N, c, h, w]`.
 ///
 /// # Errors
 /// If a tensor operation fails.
-pub fn encode_all(vae: &Vae, pictures: &Pictures, most: usize, run: &mut Run) -> Result<Tensor> {
+pub(super) fn encode_all(
+    encode: &dyn Fn(&Tensor) -> Result<Tensor>,
+    pictures: &Pictures,
+    most: usize,
+    run: &mut Run,
+) -> Result<Tensor> {
     let (batch, count) = (64, pictures.len().min(most));
     let mut parts = Vec::new();
     let steps = count.div_ceil(batch) as u32;
     for (i, start) in (0..count).step_by(batch).enumerate() {
         let indices: Vec<usize> = (start..(start + batch).min(count)).collect();
-        parts.push(vae.posterior(&pictures.batch(&indices, &run.device)?)?.mean);
+        parts.push(encode(&pictures.batch(&indices, &run.device)?)?);
         (run.progress)("encode", i as u32 + 1, steps, 0.0);
         if run.stopped() {
             return Err(Error::Interrupted);

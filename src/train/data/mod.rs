@@ -50,6 +50,8 @@ pub const LARGEST_SIDE: f32 = compose::LARGEST_SIDE;
 pub struct Sample {
     /// `[3, size, size]`, sRGB in −1..1.
     pub rgb: Vec<f32>,
+    /// `[size, size]`: distance along the viewing axis in world units, 0 where nothing is seen.
+    pub depth: Vec<f32>,
     /// What it shows.
     pub caption: String,
     /// [`crate::render::camera::Camera::embedding`].

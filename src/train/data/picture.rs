@@ -32,7 +32,8 @@ impl Dataset {
                 rgb[c * pixels + i] = 2.0 * linear_to_srgb(v.clamp(0.0, 1.0)) - 1.0;
             }
         }
-        Sample { rgb, caption: text.caption, camera: camera.embedding(), fronted: text.fronted }
+        let depth = frame.depth;
+        Sample { rgb, depth, caption: text.caption, camera: camera.embedding(), fronted: text.fronted }
     }
 }
 
