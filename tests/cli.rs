@@ -179,7 +179,11 @@ fn priors_have_names() {
     };
     assert_eq!(models(&["list"]).1.lines().count(), 1);
     let words = models(&["words"]).1;
-    assert!(words.lines().count() > 300 && words.lines().any(|w| w == "macarons"), "{words}");
+    let of = |kind: &str| words.lines().filter(|l| l.starts_with(&format!("{kind}\t"))).count();
+    assert!(of("noun") >= 300 && of("color") >= 12 && of("material") >= 6 && of("relation") >= 3, "{words}");
+    assert!(words.lines().any(|w| w == "noun\tmacarons"), "{words}");
+    let all = models(&["words", "--all"]).1;
+    assert!(all.lines().count() > 1000 && all.lines().any(|w| w == "macarons"), "{all}");
     let (code, _, stderr) = models(&["words", "--prior", &tiny]);
     assert!(code == Some(2) && stderr.contains("no list"), "{stderr}");
     assert_eq!(models(&["add", "tiny", &tiny]).0, Some(0));

@@ -9,6 +9,7 @@ use crate::error::{Error, Result};
 use crate::prior::files::Folder;
 use crate::prior::registry;
 use crate::prior::verify::{self, Report};
+use crate::prior::vocabulary::Vocabulary;
 
 /// What to do with models.
 #[derive(Debug, Subcommand)]
@@ -48,6 +49,9 @@ pub(crate) struct WordsArgs {
     /// `mini` (the embedded prior), a name of `gen3d models list`, or a folder
     #[arg(long, default_value = "mini")]
     prior: String,
+    /// Every single word that was seen in training, even once, one a line
+    #[arg(long)]
+    all: bool,
 }
 
 /// Options of `gen3d models add`.
@@ -146,12 +150,19 @@ fn list(args: &ListArgs) -> Result<()> {
 }
 
 fn words(args: &WordsArgs) -> Result<()> {
-    let words = Folder::named(&args.prior)?.text("words.txt").map_err(|_| {
+    let folder = Folder::named(&args.prior)?;
+    let unknown = |_| {
         Error::invalid("--prior", format!("{:?} keeps no list of its words", args.prior))
             .hint("only priors that `gen3d train prior` made do; Stable Diffusion knows most words")
-    })?;
+    };
+    let listed = if args.all {
+        folder.text("words.txt").map_err(unknown)?
+    } else {
+        let vocabulary: Vocabulary = folder.config("vocabulary.json").map_err(unknown)?;
+        vocabulary.entries().map(|(kind, word)| format!("{kind}\t{word}\n")).collect()
+    };
     // Whoever closed the pipe has seen enough.
-    let _ = write!(std::io::stdout(), "{words}");
+    let _ = write!(std::io::stdout(), "{listed}");
     Ok(())
 }
 

@@ -26,6 +26,7 @@ pub mod tokenizer;
 pub mod unet;
 pub mod vae;
 pub mod verify;
+pub mod vocabulary;
 pub mod weights;
 
 use std::collections::BTreeSet;

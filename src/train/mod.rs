@@ -87,7 +87,7 @@ pub fn train_prior(
     if let Some(start) = &start {
         training.start_from(start)?;
     }
-    let words = data.vocabulary();
+    let words = data.words();
     training.run(&mut run, &|trained, step| {
         publish::write(&places.out, config, &tokenizer, &words, scaling, &vae_weights, trained)?;
         live_sheet(config, places, step)
@@ -217,7 +217,7 @@ pub(crate) fn publish_for_tests(
     out: &Path,
     config: &TrainConfig,
     tokenizer: &Tokenizer,
-    words: &std::collections::BTreeSet<String>,
+    words: &data::Words,
     [vae, text, unet]: [HashMap<String, Tensor>; 3],
 ) -> Result<()> {
     publish::write(out, config, tokenizer, words, 0.5, &vae, &unet::Trained { text, unet })

@@ -1,12 +1,13 @@
 //! Writes a trained prior as a folder in diffusers' layout, f16.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::path::Path;
 
 use candle_core::Tensor;
 use serde_json::json;
 
 use super::config::TrainConfig;
+use super::data::Words;
 use super::run::to_f16;
 use super::unet::Trained;
 use crate::error::{Error, Result};
@@ -18,7 +19,7 @@ pub(super) fn write(
     out: &Path,
     config: &TrainConfig,
     tokenizer: &Tokenizer,
-    words: &BTreeSet<String>,
+    words: &Words,
     scaling_factor: f64,
     vae: &HashMap<String, Tensor>,
     trained: &Trained,
@@ -37,7 +38,8 @@ pub(super) fn write(
     write_json(&out.join("unet/config.json"), &config.unet_config())?;
     write_json(&out.join("vae/config.json"), &config.vae_config(scaling_factor))?;
     write_text(&out.join("scheduler/scheduler_config.json"), &config.scheduler_json())?;
-    write_text(&out.join("words.txt"), &words.iter().map(|w| format!("{w}\n")).collect::<String>())?;
+    write_text(&out.join("words.txt"), &words.seen.iter().map(|w| format!("{w}\n")).collect::<String>())?;
+    write_json(&out.join("vocabulary.json"), &words.vocabulary)?;
     write_safetensors(&out.join("vae/diffusion_pytorch_model.safetensors"), &to_f16(vae)?)?;
     write_safetensors(&out.join("text_encoder/model.safetensors"), &to_f16(&trained.text)?)?;
     write_safetensors(&out.join("unet/diffusion_pytorch_model.safetensors"), &to_f16(&trained.unet)?)?;

@@ -93,13 +93,14 @@ impl Start {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::{BTreeMap, BTreeSet};
+    use std::collections::BTreeMap;
 
     use super::*;
     use crate::prior::nn::adam::AdamConfig;
     use crate::prior::tokenizer::Tokenizer;
     use crate::prior::weights::Store;
     use crate::train::config::TrainConfig;
+    use crate::train::data::Words;
 
     fn optimiser(widths: &[(&str, usize)]) -> AdamW {
         let store = Store::fresh(1, &Device::Cpu);
@@ -122,7 +123,7 @@ mod tests {
         };
         let weights = [one("vae_w", 0.5), one("text_w", 0.25), one("net.w", 2.0)];
         let config = TrainConfig::default();
-        crate::train::publish_for_tests(&model, &config, &tokenizer, &BTreeSet::new(), weights).unwrap();
+        crate::train::publish_for_tests(&model, &config, &tokenizer, &Words::default(), weights).unwrap();
         let start = Start::of(&run, Some(&model)).unwrap().unwrap();
         assert_eq!(start.autoencoder(&Device::Cpu).unwrap()["vae_w"].to_vec1::<f32>().unwrap(), [0.5, -0.5]);
         let mut adam = optimiser(&[("w", 2)]);

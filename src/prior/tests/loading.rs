@@ -6,6 +6,7 @@ use super::super::files::Folder;
 use super::super::tensor_file::{parse_safetensors, read_safetensors};
 use super::super::{Prior, tokenizer::Tokenizer};
 use super::*;
+use crate::train::data::Words;
 use crate::train::publish_for_tests;
 
 /// A random tiny prior in diffusers' layout.
@@ -15,7 +16,8 @@ fn folder() -> tempfile::TempDir {
     let captions = vec!["a blue jay".to_owned()];
     let tokenizer = Tokenizer::train(&captions, 600, config.max_tokens).unwrap();
     config.vocab_size = tokenizer.vocab_size();
-    let words = ["a", "blue", "jay"].map(String::from).into();
+    let seen = ["a", "blue", "jay"].map(String::from).into();
+    let words = Words { seen, ..Words::default() };
     let tensors =
         |store: Store| store.vars().iter().map(|(k, v)| (k.clone(), v.as_tensor().clone())).collect();
     let text = config.text_config(tokenizer.vocab_size());

@@ -17,6 +17,7 @@ mod scene;
 pub mod split;
 #[cfg(test)]
 mod tests;
+mod vocabulary;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -26,13 +27,13 @@ use sha2::{Digest, Sha256};
 use crate::asset::recipe::{self, Recipe};
 use crate::error::{Error, Result};
 use crate::rng::{Rng, Stream};
-use caption::Relation;
 pub use config::DataConfig;
 use edit::Edit;
 use manifest::Entry;
 use plan::{Plan, Planner};
 use prop::Prop;
 use split::ALL_LOOKS;
+pub use vocabulary::Words;
 
 /// Random numbers set aside for each sample.
 const DRAWS: u64 = 128;
@@ -156,34 +157,6 @@ impl Dataset {
             "counts": with(caption::COUNTS.to_vec()),
             "pairs": pairs.filter(unseen).collect::<Vec<_>>(),
         })
-    }
-
-    /// Captions that hold every word there is, for the tokenizer.
-    pub fn captions(&self) -> Vec<String> {
-        let relations = [Relation::On, Relation::Carrying, Relation::NextTo, Relation::Beside];
-        let mut out: BTreeSet<String> = relations.iter().map(|r| r.caption("a thing", "another")).collect();
-        out.extend(Edit::words().map(|w| caption::described(Some(w), "thing", false)));
-        for prop in &self.props {
-            let recipe = &prop.recipe;
-            for word in std::iter::once(None).chain(recipe.words().map(Some)) {
-                out.extend(recipe.names().iter().map(|n| caption::described(word, n, recipe.plural())));
-            }
-            if !recipe.plural() {
-                out.extend(caption::COUNTS.map(|n| format!("{n} {}", caption::plural(prop.noun()))));
-            }
-        }
-        out.extend(self.entries.iter().map(|e| e.caption.clone()));
-        out.into_iter().collect()
-    }
-
-    /// Every word of [`Dataset::captions`].
-    pub fn vocabulary(&self) -> BTreeSet<String> {
-        let words = |c: &String| {
-            let split = c.to_lowercase();
-            let split = split.split(|c: char| !c.is_alphanumeric()).filter(|w| !w.is_empty());
-            split.map(str::to_owned).collect::<Vec<_>>()
-        };
-        self.captions().iter().flat_map(words).collect()
     }
 
     /// A recipe by weight, from random number `k`.

@@ -55,7 +55,7 @@ fn pictures_show_something_and_heroes_are_frequent() {
     }
     let share = |text: &str| samples.iter().filter(|s| s.caption.contains(text)).count();
     assert!(share("blue jay on macarons") >= 10 && share("macarons") >= 20, "{}", share("macarons"));
-    let words = data.vocabulary();
+    let words = data.words().seen;
     assert!(["blue", "jay", "macarons", "on", "beside"].iter().all(|w| words.contains(*w)));
 }
 
