@@ -8,7 +8,7 @@ use super::paint::{Palette, Region, linear, srgb};
 use super::shape::{self, Course};
 use super::spec::{Document, Outline, Part, Shape};
 use super::surface::{Shaded, Surface, shade, value_noise};
-use super::{MAX_TRIANGLES, outline};
+use super::{MAX_TRIANGLES, blend, outline};
 use crate::asset::{Asset, Material, Mesh};
 use crate::rng::{Rng, Stream};
 
@@ -24,6 +24,8 @@ pub(super) struct Piece {
     pub(super) colors: Vec<Vec3>,
     /// Roughness, metallic, glow.
     pub(super) look: [f32; 3],
+    /// To be taken away from the blended group it stands in.
+    pub(super) cut: bool,
 }
 
 /// The random choices and the growing product of one build.
@@ -68,6 +70,9 @@ pub(super) fn pieces(doc: &Document, seed: u64) -> Result<Vec<Piece>, String> {
         b.palette.insert(name.clone(), color);
     }
     b.parts(&doc.parts, Mat4::IDENTITY, 0, "", 0)?;
+    if let Some(piece) = b.pieces.iter().find(|p| p.cut) {
+        return Err(format!("{}: `cut` needs a group with `blend` around it", piece.name));
+    }
     Ok(b.pieces)
 }
 
@@ -180,13 +185,23 @@ impl Builder {
             (None, Some(_)) => None,
             _ => return Err(here("needs either `shape` or `group`".into())),
         };
+        let blend = part.blend.as_ref().map(|b| b.value(&self.params)).transpose().map_err(here)?;
+        if part.group.is_none() && blend.is_some() || part.group.is_some() && part.cut {
+            return Err(here("`blend` belongs to a group, `cut` to a shape".into()));
+        }
         for side in sides {
             for (k, m) in transforms.iter().enumerate() {
                 let copy = if part.repeat.is_some() { k } else { copy };
                 let world = parent * *side * Mat4::from_translation(at) * *m * own;
                 match (&surface, &part.group) {
                     (Some(surface), _) => self.place(part, surface, (world, copy), path).map_err(here)?,
-                    (None, Some(group)) => self.parts(group, world, copy, path, depth + 1)?,
+                    (None, Some(group)) => {
+                        let first = self.pieces.len();
+                        self.parts(group, world, copy, path, depth + 1)?;
+                        if let Some(blend) = blend {
+                            self.blend(first, blend, part, path).map_err(here)?;
+                        }
+                    }
                     (None, None) => {}
                 }
             }
@@ -244,7 +259,17 @@ impl Builder {
         if look.iter().any(|v| !(0.0..=10.0).contains(v)) || look[0] > 1.0 || look[1] > 1.0 {
             return Err("`rough` and `metal` must lie in 0..1, `glow` in 0..10".into());
         }
-        self.pieces.push(Piece { name: path.to_owned(), mesh, colors, look });
+        self.pieces.push(Piece { name: path.to_owned(), mesh, colors, look, cut: part.cut });
+        Ok(())
+    }
+
+    /// Makes one skin of all pieces from `first` on.
+    fn blend(&mut self, first: usize, radius: f32, part: &Part, path: &str) -> Result<(), String> {
+        let detail = self.num(&part.detail, 1.0)?;
+        let pieces = self.pieces.split_off(first);
+        let skin = blend::skin(path, &pieces, radius, detail)?;
+        self.triangles += skin.mesh.triangles.len();
+        self.pieces.push(skin);
         Ok(())
     }
 

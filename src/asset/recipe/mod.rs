@@ -4,7 +4,8 @@
 //! `size`, `color`, `paint`, `mirror` and `repeat`. Numbers may be expressions of `[params]`
 //! (`"$beak * 0.5"`), drawn from their ranges by the seed; colours are `#rrggbb` sRGB, names, or
 //! entries of `[palette]` (a list = alternatives), optionally times a brightness (`"shell*0.8"`);
-//! `[[variants]]` name looks by a colour word. +Y up, front +Z; any unit of length.
+//! `[[variants]]` name looks by a colour word. A group with `blend` becomes one skin (smooth union), from
+//! which its parts with `cut = true` are taken away. +Y up, front +Z; any unit of length.
 //!
 //! ```toml
 //! names = ["snowman"]
@@ -25,6 +26,7 @@
 //! color = "orange"
 //! ```
 
+mod blend;
 mod build;
 mod expr;
 mod layout;

@@ -116,6 +116,12 @@ pub(super) struct Part {
     pub(super) name: Option<String>,
     pub(super) shape: Option<Shape>,
     pub(super) group: Option<Vec<Part>>,
+    /// Makes the group one skin: where two of its parts come nearer than this, they flow into each other
+    /// (smooth union); 0 keeps the edge.
+    pub(super) blend: Option<Num>,
+    /// Within a blended group: taken away from the rest (boolean difference) instead of added.
+    #[serde(default)]
+    pub(super) cut: bool,
     /// Where the part, or the arrangement of its copies, sits in the parent.
     pub(super) at: Option<Triple>,
     /// Turns each copy: degrees about x, y, z (z first, then x, then y).

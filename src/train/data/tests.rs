@@ -107,6 +107,17 @@ fn no_training_sample_shows_what_is_held_out() {
 }
 
 #[test]
+fn a_synonym_is_no_other_recipes_name() {
+    // Or a caption would name another composition than the split was asked for.
+    let data = dataset(1);
+    let nouns: BTreeSet<&str> = data.props.iter().map(Prop::noun).collect();
+    for prop in &data.props {
+        let other = prop.recipe.names().iter().find(|n| *n != prop.noun() && nouns.contains(n.as_str()));
+        assert_eq!(other, None, "of {}", prop.noun());
+    }
+}
+
+#[test]
 fn captions_name_their_compositions() {
     let data = dataset(4);
     let (mut read, mut kinds) = (0, BTreeSet::new());
