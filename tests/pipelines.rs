@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use candle_core::{Device, Tensor};
 use gen3d::paint::{Painting, Start, control, paint_latents};
 use gen3d::prior::Prior;
+use gen3d::prior::schedule::{Prediction, Spacing};
 use gen3d::prior::tensor_file::read_safetensors;
 use gen3d::prior::tokenizer::Tokenizer;
 use gen3d::sample::Control;
@@ -59,13 +60,18 @@ fn prior(case: &Case) -> (Prior, Option<tempfile::TempDir>) {
     let dir = tempfile::tempdir().unwrap();
     for part in ["tokenizer", "text_encoder", "vae", "scheduler", "unet"] {
         let from = folder().join(if part == "unet" { "inpaint/unet".into() } else { format!("sd/{part}") });
-        std::fs::create_dir(dir.path().join(part)).unwrap();
-        for file in std::fs::read_dir(from).unwrap() {
-            let file = file.unwrap();
-            std::fs::copy(file.path(), dir.path().join(part).join(file.file_name())).unwrap();
-        }
+        copy(&from, &dir.path().join(part));
     }
     (Prior::load(dir.path().to_str().unwrap(), &Device::Cpu).unwrap(), Some(dir))
+}
+
+/// Copies the files of a folder into a new one.
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir(to).unwrap();
+    for file in std::fs::read_dir(from).unwrap() {
+        let file = file.unwrap();
+        std::fs::copy(file.path(), to.join(file.file_name())).unwrap();
+    }
 }
 
 fn picture(t: &Tensor) -> RgbImage {
@@ -121,6 +127,33 @@ fn a_single_file_of_sdxl_is_its_folder() {
     let case = reference().cases.into_iter().find(|c| c.name == "xl").unwrap();
     let single = error(&Case { prior: "xl/single.safetensors".into(), ..case }, |_, _| ());
     assert!(single < 1e-4, "{single:e}");
+}
+
+/// Files of SDXL's shape say by tensors without content that they predict v and end in pure noise.
+#[test]
+fn a_single_file_says_what_it_predicts() {
+    let dir = tempfile::tempdir().unwrap();
+    for part in ["tokenizer", "tokenizer_2"] {
+        copy(&folder().join("xl").join(part), &dir.path().join(part));
+    }
+    let file = dir.path().join("model.safetensors");
+    let mut tensors = read_safetensors(&folder().join("xl/single.safetensors")).unwrap();
+    let mut load = |marks: &[&str]| {
+        for mark in marks {
+            tensors.insert((*mark).into(), Tensor::zeros((), candle_core::DType::F32, &Device::Cpu).unwrap());
+        }
+        candle_core::safetensors::save(&tensors, &file).unwrap();
+        Prior::load(file.to_str().unwrap(), &Device::Cpu)
+    };
+    let plain = load(&[]).unwrap().schedule;
+    assert_eq!(plain.config.prediction_type, Prediction::Epsilon);
+    assert!(plain.alphas_cumprod[999] > 1e-3);
+    let marked = load(&["v_pred", "ztsnr"]).unwrap().schedule;
+    assert_eq!(marked.config.prediction_type, Prediction::V);
+    assert_eq!(marked.config.timestep_spacing, Spacing::Trailing);
+    assert!(marked.alphas_cumprod[999] < 1e-7);
+    let Err(error) = load(&["edm_vpred.sigma_max"]) else { panic!("read as if it were another model") };
+    assert!(error.to_string().contains("edm_vpred.sigma_max"), "{error}");
 }
 
 #[test]

@@ -20,7 +20,7 @@ pub(super) fn configs(parts: &Parts) -> Result<HashMap<String, String>> {
         ("unet/config.json", unet(&parts.unet)?),
         ("vae/config.json", vae(&parts.vae, xl)?),
         ("text_encoder/config.json", text(&parts.text, second)?),
-        ("scheduler/scheduler_config.json", scheduler(second)),
+        ("scheduler/scheduler_config.json", scheduler(parts)),
     ];
     if xl {
         configs.push(("text_encoder_2/config.json", text(&parts.text2, true)?));
@@ -123,8 +123,10 @@ fn text(t: &Tensors, second: bool) -> Result<Value> {
 }
 
 /// Stable Diffusion's. Version 2 comes as `base` (ε) and not (v), of equal shapes: a
-/// `scheduler/scheduler_config.json` beside the file tells.
-fn scheduler(second: bool) -> Value {
+/// `scheduler/scheduler_config.json` beside the file tells. Models of SDXL's shape that predict v say so
+/// in the file.
+fn scheduler(parts: &Parts) -> Value {
+    let v = parts.second || parts.v_prediction;
     json!({
         "_class_name": "DDIMScheduler",
         "beta_start": 0.00085,
@@ -134,6 +136,9 @@ fn scheduler(second: bool) -> Value {
         "clip_sample": false,
         "set_alpha_to_one": false,
         "steps_offset": 1,
-        "prediction_type": if second { "v_prediction" } else { "epsilon" },
+        "prediction_type": if v { "v_prediction" } else { "epsilon" },
+        "rescale_betas_zero_snr": parts.zero_terminal_snr,
+        // Only so is the first step taken from where there is nothing but noise.
+        "timestep_spacing": if parts.zero_terminal_snr { "trailing" } else { "leading" },
     })
 }

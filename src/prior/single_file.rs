@@ -19,6 +19,10 @@ pub struct Parts {
     pub text2: HashMap<String, Tensor>,
     /// The (only) text encoder is `open_clip`'s: Stable Diffusion 2.
     pub second: bool,
+    /// The file says that its U-Net predicts v (the tensor `v_pred`).
+    pub v_prediction: bool,
+    /// The file says that its last timestep is pure noise (the tensor `ztsnr`).
+    pub zero_terminal_snr: bool,
 }
 
 const UNET: &str = "model.diffusion_model.";
@@ -74,9 +78,29 @@ pub fn split(tensors: HashMap<String, Tensor>) -> Result<Parts> {
                 continue;
             }
             open_clip(rest, tensor, &mut parts.text).map_err(|e| e.unwrap_or_else(|| unknown(&name)))?;
+        } else {
+            parts.mark(&name)?;
         }
     }
     Ok(parts)
+}
+
+impl Parts {
+    /// What some files of SDXL's shape say about themselves by a tensor without content: nothing else in
+    /// them tells v from ε.
+    fn mark(&mut self, name: &str) -> Result<()> {
+        match name {
+            "v_pred" => self.v_prediction = true,
+            "ztsnr" => self.zero_terminal_snr = true,
+            _ if name.starts_with("edm_") => {
+                let why =
+                    "marks a model of EDM's noise levels; those of Stable Diffusion's schedule are supported";
+                return Err(Error::invalid(name, why));
+            }
+            _ => {}
+        }
+        Ok(())
+    }
 }
 
 /// `a.b.rest` to (`a.b`'s number b, `rest`), for names that begin with `a.`.

@@ -2,9 +2,11 @@
 
 use std::path::Path;
 
+use super::super::control::{ControlConfig, ControlNet, Residuals};
 use super::super::lora::{Lora, Part, fresh, is_attention, merge};
 use super::super::nn::adam::{AdamConfig, AdamW};
 use super::super::schedule::{Config, Schedule};
+use super::super::unet::attention::{AttentionHook, Call, Site};
 use super::*;
 
 /// U-Nets that differ in what recomputation has to take care of.
@@ -59,6 +61,74 @@ fn recomputed_gradients_are_those_of_the_whole_tape() {
             seen += usize::from(norm(want) > 1e-6);
         }
         assert!(seen > 50, "{name}: {seen}");
+    }
+}
+
+/// Adds a trainable row to the values of each attention to the picture itself.
+struct Shift(Var);
+
+impl AttentionHook for Shift {
+    fn attend(&self, site: &Site, call: Call<'_>) -> Result<Tensor> {
+        if site.cross {
+            return call.attend();
+        }
+        let width = call.v.dim(2)?;
+        let v = call.v.broadcast_add(&self.0.as_tensor().narrow(0, 0, width)?)?;
+        Call { v: &v, ..call }.attend()
+    }
+}
+
+/// Those of a random `ControlNet` for `unet`.
+fn residuals(unet: &Unet, inputs: &UnetInputs<'_>) -> Residuals {
+    let config = ControlConfig {
+        unet: unet.config.clone(),
+        conditioning_channels: 3,
+        conditioning_embedding_out_channels: vec![8, 16],
+        controlnet_conditioning_channel_order: "rgb".into(),
+        global_pool_conditions: false,
+    };
+    let store = random_store(|s| ControlNet::new(config.clone(), &s.root()).map(drop), DType::F64, false);
+    let net = ControlNet::new(config, &store.root()).unwrap();
+    let (batch, _, h, w) = inputs.sample.dims4().unwrap();
+    net.forward(inputs, &normal(&[batch, 3, 2 * h, 2 * w], 5, DType::F64), 1.0, false).unwrap()
+}
+
+/// What comes in beside the picture: residuals of a `ControlNet` and the tensors of a hook.
+#[test]
+fn recomputed_gradients_reach_residuals_and_hooks() {
+    for (name, config) in unets() {
+        let store = random_store(|s| Unet::new(config.clone(), &s.root()).map(drop), DType::F64, true);
+        let unet = Unet::new(config, &store.root()).unwrap();
+        let (x, context) = (normal(&[1, 10, 8, 8], 0, DType::F64), normal(&[1, 3, 8], 1, DType::F64));
+        let (t, camera) = (Tensor::new(&[300f32], &Device::Cpu).unwrap(), normal(&[1, 16], 2, DType::F64));
+        let plain = UnetInputs { class_labels: Some(&camera), ..UnetInputs::new(&x, &t, &context) };
+        let var = |like: &Tensor, key| Var::from_tensor(&normal(like.dims(), key, DType::F64)).unwrap();
+        let shapes = residuals(&unet, &plain);
+        let down: Vec<Var> = shapes.down.iter().zip(10..).map(|(s, key)| var(s, key)).collect();
+        let mid = var(&shapes.mid, 30);
+        let hook = Shift(var(&Tensor::zeros(64, DType::F64, &Device::Cpu).unwrap(), 31));
+        // As a ControlNet gives them: with a history of their own, which belongs to whoever trains it.
+        let given: Vec<Tensor> = down.iter().map(|d| (d.as_tensor() * 2.0).unwrap()).collect();
+        let given_mid = (mid.as_tensor() * 2.0).unwrap();
+        let inputs =
+            UnetInputs { down_residuals: &given, mid_residual: Some(&given_mid), hook: Some(&hook), ..plain };
+        let loss = |y: &Tensor| -> Result<Tensor> { Ok(y.sqr()?.sum_all()?) };
+        let want = loss(&unet.predict(&inputs).unwrap()).unwrap().backward().unwrap();
+        let got = unet.backward_recomputed(&inputs, loss).unwrap();
+        let wanted: Vec<Tensor> =
+            down.iter().chain([&mid]).map(|v| (want.get(v).unwrap() / 2.0).unwrap()).collect();
+        let found: Vec<&Tensor> = got.down_residuals.iter().chain(got.mid_residual.as_ref()).collect();
+        assert_eq!(found.len(), wanted.len(), "{name}");
+        for (i, (found, wanted)) in found.into_iter().zip(&wanted).enumerate() {
+            assert!(norm(wanted) > 1e-6 && off(found, wanted) < 1e-11, "{name}: residual {i}");
+        }
+        let parts: Vec<&Tensor> = got.gradients.iter().filter_map(|g| g.get(hook.0.as_tensor())).collect();
+        assert!(parts.len() > 2, "{name}: the hook is used in several blocks");
+        let sum = parts[1..].iter().fold(parts[0].clone(), |a, b| (a + *b).unwrap());
+        assert!(off(&sum, want.get(&hook.0).unwrap()) < 1e-11, "{name}: hook");
+        // Without residuals there are no gradients of them.
+        let none = unet.backward_recomputed(&plain, loss).unwrap();
+        assert!(none.down_residuals.is_empty() && none.mid_residual.is_none());
     }
 }
 

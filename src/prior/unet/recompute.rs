@@ -12,17 +12,23 @@ use crate::error::{Error, Result};
 pub struct Recomputed {
     /// The loss, a scalar.
     pub loss: Tensor,
-    /// Gradients of weights and adapters, one store a block; each weight is in one of them.
+    /// Gradients of weights and adapters, one store a block; each weight is in one of them. What a hook
+    /// brings in is in the store of each block that used it: its gradient is their sum.
     pub gradients: Vec<GradStore>,
     /// By the noisy latents.
     pub sample: Tensor,
     /// By the text's hidden states.
     pub context: Tensor,
+    /// By [`UnetInputs::down_residuals`], as many as were given.
+    pub down_residuals: Vec<Tensor>,
+    /// By [`UnetInputs::mid_residual`], if one was given.
+    pub mid_residual: Option<Tensor>,
 }
 
 impl Unet {
     /// What `loss(predict(inputs)).backward()` gives, with the tape of one block at a time in memory
     /// instead of all of them, for one more forward pass. A hook is called twice at each place.
+    /// Gradients end at the residuals of a `ControlNet`: whoever trains it pulls them back from there.
     ///
     /// # Errors
     /// As [`Unet::predict`], and those of `loss`.
@@ -32,6 +38,10 @@ impl Unet {
         loss: impl FnOnce(&Tensor) -> Result<Tensor>,
     ) -> Result<Recomputed> {
         self.check(inputs)?;
+        let down_residuals: Vec<Tensor> = inputs.down_residuals.iter().map(Tensor::detach).collect();
+        let mid_residual = inputs.mid_residual.map(Tensor::detach);
+        let inputs =
+            &UnetInputs { down_residuals: &down_residuals, mid_residual: mid_residual.as_ref(), ..*inputs };
         let embedding = self.embedding.forward(inputs)?;
         let emb = Var::from_tensor(&embedding.detach())?;
         let context = Var::from_tensor(&inputs.context.detach())?;
@@ -43,7 +53,13 @@ impl Unet {
         let mut grads = let_go(loss.backward()?);
         let mut down = Pending { h: taken(&mut grads, &output)?, skips: Vec::new() };
         let (mut gradients, mut sums) = (vec![grads], [None, None]);
+        let (mut by_down, mut by_mid) = (Vec::new(), None);
         for (segment, state) in saved.into_iter().enumerate().rev() {
+            if segment == self.up.len() + 1 {
+                // Residuals are added at the end of this segment: what comes back to it is their gradient.
+                by_down = down_residuals.iter().zip(&down.skips).map(|(_, g)| g.clone()).collect();
+                by_mid = mid_residual.as_ref().map(|_| down.h.clone());
+            }
             let mut grads = self.backward_segment(segment, state, &told, inputs, &mut down)?;
             for (sum, var) in sums.iter_mut().zip([&emb, &context]) {
                 if let Some(g) = grads.remove(var.as_tensor()) {
@@ -67,7 +83,14 @@ impl Unet {
         }
         gradients.push(grads);
         let scale = if self.config.center_input_sample { 2.0 } else { 1.0 };
-        Ok(Recomputed { loss: loss.detach(), gradients, sample: (down.h * scale)?, context })
+        Ok(Recomputed {
+            loss: loss.detach(),
+            gradients,
+            sample: (down.h * scale)?,
+            context,
+            down_residuals: by_down,
+            mid_residual: by_mid,
+        })
     }
 
     /// What goes into each segment, without tapes, and the prediction.
