@@ -7,9 +7,9 @@ use clap::{Args, Subcommand};
 
 use crate::error::{Error, Result};
 use crate::prior::files::Folder;
-use crate::prior::registry;
 use crate::prior::verify::{self, Report};
 use crate::prior::vocabulary::Vocabulary;
+use crate::prior::{random, registry};
 
 /// What to do with models.
 #[derive(Debug, Subcommand)]
@@ -25,6 +25,8 @@ pub(crate) enum ModelsCommand {
     /// Download a prior from a model hub (going on where an earlier attempt was cut off).
     #[cfg(feature = "hub")]
     Pull(PullArgs),
+    /// Write a model of Stable Diffusion's size with random weights, to try memory and speed.
+    Random(RandomArgs),
     /// Compare a model's outputs with reference outputs of another program.
     ///
     /// FILE is a safetensors file of f32 inputs and expected outputs: any of `input_ids` →
@@ -93,6 +95,19 @@ pub(crate) struct PullArgs {
     quiet: bool,
 }
 
+/// Options of `gen3d models random`.
+#[derive(Debug, Args)]
+pub(crate) struct RandomArgs {
+    /// Whose shapes
+    version: random::Version,
+    /// The folder to make (2 GB)
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// Key of the weights
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+}
+
 /// Options of `gen3d models verify`.
 #[derive(Debug, Args)]
 pub(crate) struct VerifyArgs {
@@ -125,6 +140,7 @@ pub(crate) fn run(command: ModelsCommand) -> Result<()> {
         ModelsCommand::Remove(args) => registry::remove(&args.name),
         #[cfg(feature = "hub")]
         ModelsCommand::Pull(args) => pull(&args),
+        ModelsCommand::Random(args) => random::write(args.version, &args.out, args.seed),
         ModelsCommand::Verify(args) => verify(&args),
     }
 }

@@ -15,6 +15,7 @@ mod load;
 pub mod lora;
 pub mod nn;
 pub mod prompt;
+pub mod random;
 mod reading;
 pub mod registry;
 pub mod schedule;
@@ -28,6 +29,7 @@ pub mod vae;
 pub mod verify;
 pub mod vocabulary;
 pub mod weights;
+pub(crate) mod writing;
 
 use std::collections::BTreeSet;
 

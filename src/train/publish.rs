@@ -13,6 +13,7 @@ use super::unet::Trained;
 use crate::error::{Error, Result};
 use crate::prior::tensor_file::write_safetensors;
 use crate::prior::tokenizer::Tokenizer;
+use crate::prior::writing::{model_index, write_json, write_text};
 
 /// Writes all files of the model; each appears by a rename.
 pub(super) fn write(
@@ -43,24 +44,5 @@ pub(super) fn write(
     write_safetensors(&out.join("vae/diffusion_pytorch_model.safetensors"), &to_f16(vae)?)?;
     write_safetensors(&out.join("text_encoder/model.safetensors"), &to_f16(&trained.text)?)?;
     write_safetensors(&out.join("unet/diffusion_pytorch_model.safetensors"), &to_f16(&trained.unet)?)?;
-    let index = json!({
-        "_class_name": "StableDiffusionPipeline",
-        "scheduler": ["diffusers", "DDIMScheduler"],
-        "text_encoder": ["transformers", "CLIPTextModel"],
-        "tokenizer": ["transformers", "CLIPTokenizer"],
-        "unet": ["diffusers", "UNet2DConditionModel"],
-        "vae": ["diffusers", "AutoencoderKL"],
-    });
-    write_json(&out.join("model_index.json"), &index)
-}
-
-fn write_json(path: &Path, value: &impl serde::Serialize) -> Result<()> {
-    let text = serde_json::to_string_pretty(value).map_err(|e| Error::Failed(e.to_string()))?;
-    write_text(path, &(text + "\n"))
-}
-
-fn write_text(path: &Path, text: &str) -> Result<()> {
-    let temporary = path.with_extension("partial");
-    std::fs::write(&temporary, text).map_err(|e| Error::io(&temporary, e))?;
-    std::fs::rename(&temporary, path).map_err(|e| Error::io(path, e))
+    write_json(&out.join("model_index.json"), &model_index())
 }
