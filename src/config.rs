@@ -13,6 +13,7 @@ mod tables;
 use serde::{Deserialize, Serialize};
 
 use crate::Result;
+use crate::asset::ExportOptions;
 use crate::field::{AdamConfig, FieldConfig};
 use crate::mesh::MeshOptions;
 use crate::render::volume::VolumeConfig;
@@ -47,6 +48,8 @@ pub struct Config {
     pub adam: AdamConfig,
     /// From field to triangles.
     pub mesh: MeshOptions,
+    /// What is made beside the asset.
+    pub export: ExportOptions,
     /// Previews and checkpoints.
     pub output: OutputConfig,
 }
@@ -66,6 +69,7 @@ impl Default for Config {
             optim: OptimConfig::default(),
             adam: AdamConfig::default(),
             mesh: MeshOptions::default(),
+            export: ExportOptions::default(),
             output: OutputConfig::default(),
         }
     }
@@ -102,7 +106,8 @@ impl Config {
     }
 
     /// Dotted keys, in alphabetical order, that decide the optimisation and on which two
-    /// configurations differ. `mesh` comes after it, `output` and `device` do not decide it.
+    /// configurations differ. `mesh` and `export` come after it, `output` and
+    /// `device` do not decide it.
     pub fn differences(&self, other: &Self) -> Vec<String> {
         let (a, b) = (layers::flatten(self), layers::flatten(other));
         // Both, for the optional keys that only one of them has.
@@ -113,7 +118,7 @@ impl Config {
 }
 
 fn decides(key: &str) -> bool {
-    key != "device" && !key.starts_with("output.") && !key.starts_with("mesh.")
+    key != "device" && !["output.", "mesh.", "export."].iter().any(|table| key.starts_with(table))
 }
 
 #[cfg(test)]

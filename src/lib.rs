@@ -19,6 +19,7 @@ pub mod gpu;
 pub mod mesh;
 pub mod paint;
 pub mod prior;
+pub mod prompts;
 pub mod render;
 pub mod rng;
 pub mod sample;

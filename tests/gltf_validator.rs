@@ -4,7 +4,8 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::{Arc, OnceLock};
 
-use gen3d::asset::{Asset, Material, Mesh, glb};
+use gen3d::asset::glb::Delivery;
+use gen3d::asset::{Asset, Material, Mesh, glb, lod};
 use gen3d::mesh::{MeshOptions, build_asset};
 use glam::{Vec2, Vec3};
 use image::{Rgba, RgbaImage};
@@ -107,6 +108,46 @@ fn bare() -> Asset {
     let positions = (0..70_000).map(|i| Vec3::new(i as f32, (i % 7) as f32, 0.0)).collect();
     let triangles = (0..69_998).map(|i| [i, i + 1, i + 2]).collect();
     Asset { meshes: vec![Mesh { positions, triangles, ..Default::default() }], ..Default::default() }
+}
+
+/// A ball with a normal map, shine and occlusion in pictures.
+fn bumpy() -> Asset {
+    let mut asset = built();
+    let picture = |pixel| Arc::new(RgbaImage::from_pixel(16, 16, Rgba(pixel)));
+    let maps = &mut asset.materials[0].maps;
+    maps.normal = Some((picture([140, 120, 250, 255]), 0.8));
+    maps.metallic_roughness = Some(picture([255, 200, 40, 255]));
+    maps.occlusion = Some(picture([220, 220, 220, 255]));
+    maps.emissive = Some(picture([0, 10, 90, 255]));
+    asset
+}
+
+#[test]
+fn levels_tangents_and_small_integers_are_valid_too() {
+    let mut files = Vec::new();
+    for asset in [bumpy(), motley()] {
+        let levels = lod::chain(&asset, 3);
+        for quantize in [false, true] {
+            files.push(glb::write(&asset, &Delivery { levels: &levels, quantize }).unwrap());
+        }
+    }
+    assert!(files[1].len() * 10 < files[0].len() * 8, "{} {}", files[1].len(), files[0].len());
+    for (number, report) in reports(&files).iter().enumerate() {
+        assert_eq!(report["numErrors"], 0, "file {number}: {report:#}");
+        assert_eq!(report["numWarnings"], 0, "file {number}: {report:#}");
+    }
+    // What comes back is the finest level with all its pictures, and its vertices where they were.
+    for bytes in &files[..2] {
+        let (back, original) = (gen3d::asset::from_gltf_bytes(bytes).unwrap(), bumpy());
+        assert_eq!(back.triangle_count(), original.triangle_count());
+        let maps = &back.materials[back.meshes[0].material].maps;
+        assert!(maps.metallic_roughness.is_some() && maps.occlusion.is_some() && maps.emissive.is_some());
+        assert_eq!(maps.normal.as_ref().unwrap().1, 0.8);
+        let corner = |a: &Asset, t: usize| a.meshes[0].positions[a.meshes[0].triangles[t][0] as usize];
+        for t in 0..original.triangle_count() {
+            assert!((corner(&back, t) - corner(&original, t)).length() < 2e-5, "triangle {t}");
+        }
+    }
 }
 
 #[test]

@@ -1,45 +1,57 @@
-//! Writing binary glTF 2.0: one node, one mesh, a primitive per part, pictures embedded as PNG.
+//! Writing binary glTF 2.0: one node a level of detail, one mesh, a primitive per part, pictures embedded as PNG.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::mem::size_of_val;
 
-use bytemuck::{NoUninit, cast_slice};
-use glam::Vec3;
 use gltf::binary::{Glb, Header};
-use gltf_json::accessor::{ComponentType, GenericComponentType, Type};
 use gltf_json::buffer::{Target, View};
 use gltf_json::mesh::{Mode, Primitive, Semantic};
 use gltf_json::validation::{Checked, USize64};
-use gltf_json::{Accessor, Index, Root, material};
+use gltf_json::{Index, Node, Root, material};
 use image::RgbaImage;
-use serde_json::Value;
+use serde_json::json;
 
-use super::check_out::{check, parts, unit};
+use super::check_out::{check, parts};
+use super::glb_accessor::Grid;
+use super::tangents::with_tangents;
 use super::{Asset, Mesh};
 use crate::{Error, Result};
 
+/// What a file holds beside the asset.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Delivery<'a> {
+    /// Coarser versions over the same materials, finest first (`MSFT_lod`).
+    pub levels: &'a [Asset],
+    /// Attributes as small integers (`KHR_mesh_quantization`): positions to 1/65,535 of the largest side.
+    pub quantize: bool,
+}
+
+/// [`write()`] of the asset alone.
+///
+/// # Errors
+/// As [`write()`].
+pub fn to_bytes(asset: &Asset) -> Result<Vec<u8>> {
+    write(asset, &Delivery::default())
+}
+
 /// The file's bytes. The same asset gives the same bytes. Normals are normalised, colours and
 /// factors clamped to 0..1 (emission above 1 by `KHR_materials_emissive_strength`); indices take
-/// 16 bits where they fit; [`Asset::extras`] goes to `asset.extras`.
+/// 16 bits where they fit; parts with a normal map get tangents; [`Asset::extras`] goes to
+/// `asset.extras`.
 ///
 /// # Errors
 /// [`Error::Invalid`] for an asset without triangles or with broken attribute lists,
 /// [`Error::Failed`] if it exceeds the 4 GiB of a GLB.
-pub fn to_bytes(asset: &Asset) -> Result<Vec<u8>> {
+pub fn write(asset: &Asset, delivery: &Delivery<'_>) -> Result<Vec<u8>> {
     check(asset)?;
-    let mut writer = Writer::new(asset)?;
-    let primitives = parts(asset).map(|part| writer.primitive(part)).collect::<Result<_>>()?;
-    let mesh = writer.root.push(gltf_json::Mesh {
-        extensions: None,
-        extras: None,
-        name: Some("asset".into()),
-        primitives,
-        weights: None,
-    });
-    let node = gltf_json::Node { mesh: Some(mesh), name: Some("asset".into()), ..Default::default() };
-    let node = writer.root.push(node);
-    let scene = gltf_json::Scene { extensions: None, extras: None, name: None, nodes: vec![node] };
+    let mut writer = Writer::new(asset, delivery)?;
+    let mut nodes = vec![writer.node("asset", asset)?];
+    for (i, level) in delivery.levels.iter().enumerate() {
+        check(level)?;
+        nodes.push(writer.node(&format!("asset_lod{}", i + 1), level)?);
+    }
+    writer.chain(&nodes)?;
+    let scene = gltf_json::Scene { extensions: None, extras: None, name: None, nodes: vec![nodes[0]] };
     writer.root.scene = Some(writer.root.push(scene));
     writer.finish()
 }
@@ -49,15 +61,17 @@ pub(super) struct Writer<'a> {
     pub(super) root: Root,
     bin: Vec<u8>,
     buffer: Index<gltf_json::Buffer>,
+    /// Where positions become integers.
+    pub(super) grid: Option<Grid>,
     /// Written materials by number and whether the part has texture coordinates: without
-    /// them the texture must go.
+    /// them the textures must go.
     pub(super) materials: BTreeMap<(usize, bool), Index<material::Material>>,
     /// Written pictures by address: parts and materials share them.
     pub(super) pictures: BTreeMap<*const RgbaImage, Index<gltf_json::Texture>>,
 }
 
 impl<'a> Writer<'a> {
-    fn new(asset: &'a Asset) -> Result<Self> {
+    fn new(asset: &'a Asset, delivery: &Delivery<'_>) -> Result<Self> {
         let mut root = Root::default();
         root.asset.generator = Some(format!("gen3d {}", env!("CARGO_PKG_VERSION")));
         if !asset.extras.is_empty() {
@@ -73,8 +87,14 @@ impl<'a> Writer<'a> {
             name: None,
             uri: None,
         });
+        let grid = delivery.quantize.then(|| Grid::over(asset, delivery.levels));
+        if grid.is_some() {
+            let name = "KHR_mesh_quantization".to_owned();
+            root.extensions_required.push(name.clone());
+            root.extensions_used.push(name);
+        }
         let (materials, pictures) = (BTreeMap::new(), BTreeMap::new());
-        Ok(Self { asset, root, bin: Vec::new(), buffer, materials, pictures })
+        Ok(Self { asset, root, bin: Vec::new(), buffer, grid, materials, pictures })
     }
 
     fn finish(mut self) -> Result<Vec<u8>> {
@@ -94,12 +114,53 @@ impl<'a> Writer<'a> {
             .map_err(|e| Error::Failed(format!("the GLB container cannot be written: {e}")))
     }
 
+    /// A level of detail as a node with a mesh.
+    fn node(&mut self, name: &str, level: &Asset) -> Result<Index<Node>> {
+        let primitives = parts(level).map(|part| self.primitive(part)).collect::<Result<_>>()?;
+        let mesh = self.root.push(gltf_json::Mesh {
+            extensions: None,
+            extras: None,
+            name: Some(name.into()),
+            primitives,
+            weights: None,
+        });
+        let mut node = Node { mesh: Some(mesh), name: Some(name.into()), ..Default::default() };
+        if let Some(grid) = &self.grid {
+            (node.translation, node.scale) = (Some(grid.origin.to_array()), Some([grid.side; 3]));
+        }
+        Ok(self.root.push(node))
+    }
+
+    /// `MSFT_lod`: the first node names the others, and the share of the screen's height down to which each of
+    /// them all is shown.
+    fn chain(&mut self, nodes: &[Index<Node>]) -> Result<()> {
+        let [first, rest @ ..] = nodes else { return Ok(()) };
+        if rest.is_empty() {
+            return Ok(());
+        }
+        let name = "MSFT_lod".to_owned();
+        self.root.extensions_used.push(name.clone());
+        let ids: Vec<usize> = rest.iter().map(Index::value).collect();
+        let coverage: Vec<f32> = (0..nodes.len()).map(|i| 0.5 * 0.5f32.powi(i as i32)).collect();
+        let extras = serde_json::value::to_raw_value(&json!({ "MSFT_screencoverage": coverage }))
+            .map_err(|e| Error::Failed(e.to_string()))?;
+        let node = &mut self.root.nodes[first.value()];
+        node.extensions.get_or_insert_default().others.insert(name, json!({ "ids": ids }));
+        node.extras = Some(extras);
+        Ok(())
+    }
+
     /// Every view starts at a multiple of four bytes.
     fn align(&mut self) {
         self.bin.resize(self.bin.len().next_multiple_of(4), 0);
     }
 
-    pub(super) fn view(&mut self, bytes: &[u8], target: Option<Target>) -> Index<View> {
+    pub(super) fn view(
+        &mut self,
+        bytes: &[u8],
+        target: Option<Target>,
+        stride: Option<usize>,
+    ) -> Index<View> {
         self.align();
         let offset = self.bin.len();
         self.bin.extend_from_slice(bytes);
@@ -107,7 +168,7 @@ impl<'a> Writer<'a> {
             buffer: self.buffer,
             byte_length: bytes.len().into(),
             byte_offset: Some(offset.into()),
-            byte_stride: None,
+            byte_stride: stride.map(gltf_json::buffer::Stride),
             extensions: None,
             extras: None,
             name: None,
@@ -115,68 +176,27 @@ impl<'a> Writer<'a> {
         })
     }
 
-    fn accessor<T: NoUninit>(
-        &mut self,
-        values: &[T],
-        (component, type_): (ComponentType, Type),
-        bounds: Option<(Value, Value)>,
-    ) -> Index<Accessor> {
-        let target = match type_ {
-            Type::Scalar => Target::ElementArrayBuffer,
-            _ => Target::ArrayBuffer,
-        };
-        let scalars = size_of_val(values) / component.size();
-        let view = self.view(cast_slice(values), Some(target));
-        let (min, max) = bounds.unzip();
-        self.root.push(Accessor {
-            buffer_view: Some(view),
-            byte_offset: Some(USize64(0)),
-            count: (scalars / type_.multiplicity()).into(),
-            component_type: Checked::Valid(GenericComponentType(component)),
-            extensions: None,
-            extras: None,
-            type_: Checked::Valid(type_),
-            min,
-            max,
-            name: None,
-            normalized: false,
-            sparse: None,
-        })
-    }
-
-    fn vectors(&mut self, values: &[Vec3]) -> Index<Accessor> {
-        self.accessor(values, (ComponentType::F32, Type::Vec3), None)
-    }
-
-    fn indices(&mut self, part: &Mesh) -> Index<Accessor> {
-        let flat = part.triangles.as_flattened();
-        // 65535 restarts strips and is not allowed as an index.
-        if part.positions.len() <= usize::from(u16::MAX) {
-            let short: Vec<u16> = flat.iter().map(|&v| v as u16).collect();
-            self.accessor(&short, (ComponentType::U16, Type::Scalar), None)
-        } else {
-            self.accessor(flat, (ComponentType::U32, Type::Scalar), None)
-        }
-    }
-
     fn primitive(&mut self, part: &Mesh) -> Result<Primitive> {
+        let bumpy = self.asset.materials.get(part.material).is_some_and(|m| m.maps.normal.is_some());
+        let tangent = if bumpy { with_tangents(part) } else { None };
+        let (part, tangents) = match &tangent {
+            Some((part, tangents)) => (part, &tangents[..]),
+            None => (part, &[][..]),
+        };
         let mut attributes = BTreeMap::new();
-        let first = part.positions[0];
-        let (low, high) = part.positions.iter().fold((first, first), |(l, h), p| (l.min(*p), h.max(*p)));
-        let bounds = Some((Value::from(low.to_array().to_vec()), Value::from(high.to_array().to_vec())));
-        let positions = self.accessor(&part.positions, (ComponentType::F32, Type::Vec3), bounds);
-        attributes.insert(Checked::Valid(Semantic::Positions), positions);
+        let mut put = |semantic, accessor| attributes.insert(Checked::Valid(semantic), accessor);
+        put(Semantic::Positions, self.positions(&part.positions));
         if !part.normals.is_empty() {
-            let normals: Vec<Vec3> = part.normals.iter().map(|n| unit(*n)).collect();
-            attributes.insert(Checked::Valid(Semantic::Normals), self.vectors(&normals));
+            put(Semantic::Normals, self.normals(&part.normals));
+        }
+        if !tangents.is_empty() {
+            put(Semantic::Tangents, self.tangents(tangents));
         }
         if !part.uvs.is_empty() {
-            let uvs = self.accessor(&part.uvs, (ComponentType::F32, Type::Vec2), None);
-            attributes.insert(Checked::Valid(Semantic::TexCoords(0)), uvs);
+            put(Semantic::TexCoords(0), self.uvs(&part.uvs));
         }
         if !part.colors.is_empty() {
-            let colors: Vec<Vec3> = part.colors.iter().map(|c| Vec3::from(c.to_array().map(share))).collect();
-            attributes.insert(Checked::Valid(Semantic::Colors(0)), self.vectors(&colors));
+            put(Semantic::Colors(0), self.colors(&part.colors));
         }
         Ok(Primitive {
             attributes,
@@ -199,7 +219,7 @@ pub(super) fn share(x: f32) -> f32 {
 mod tests {
     use std::sync::Arc;
 
-    use glam::Vec2;
+    use glam::{Vec2, Vec3};
 
     use super::*;
     use crate::asset::{Material, from_gltf_bytes};

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use gltf_json::extensions::material::{EmissiveStrength, EmissiveStrengthFactor};
 use gltf_json::material::{
-    AlphaMode, EmissiveFactor, PbrBaseColorFactor, PbrMetallicRoughness, StrengthFactor,
+    AlphaMode, EmissiveFactor, NormalTexture, OcclusionTexture, PbrBaseColorFactor, PbrMetallicRoughness,
+    StrengthFactor,
 };
 use gltf_json::texture::{Info, MagFilter, MinFilter, Sampler, WrappingMode};
 use gltf_json::validation::Checked;
@@ -13,7 +14,7 @@ use image::RgbaImage;
 
 use super::check_out::png;
 use super::glb::{Writer, share};
-use super::{Material, Mesh};
+use super::{Maps, Material, Mesh};
 use crate::Result;
 
 impl Writer<'_> {
@@ -24,10 +25,40 @@ impl Writer<'_> {
         if let Some(&done) = self.materials.get(&key) {
             return Ok(Some(done));
         }
-        let picture = source.base_color_texture.as_ref().filter(|_| key.1);
-        let texture = picture.map(|p| self.texture(p)).transpose()?;
-        let info = texture.map(|index| Info { index, tex_coord: 0, extensions: None, extras: None });
-        let written = self.describe(source, info);
+        let maps = if key.1 { source.maps.clone() } else { Maps::default() };
+        let mut info = |picture: Option<&Arc<RgbaImage>>| -> Result<Option<Info>> {
+            let texture = picture.map(|p| self.texture(p)).transpose()?;
+            Ok(texture.map(|index| Info { index, tex_coord: 0, extensions: None, extras: None }))
+        };
+        let base = info(source.base_color_texture.as_ref().filter(|_| key.1))?;
+        let shine = info(maps.metallic_roughness.as_ref())?;
+        let glow = info(maps.emissive.as_ref())?;
+        let bumps = info(maps.normal.as_ref().map(|n| &n.0))?;
+        let shade = info(maps.occlusion.as_ref())?;
+        let mut written = self.describe(source, base);
+        written.pbr_metallic_roughness.metallic_roughness_texture = shine;
+        written.emissive_texture = glow;
+        written.normal_texture = bumps.map(|i| NormalTexture {
+            index: i.index,
+            scale: maps.normal.as_ref().map_or(1.0, |n| n.1),
+            tex_coord: 0,
+            extensions: None,
+            extras: None,
+        });
+        written.occlusion_texture = shade.map(|i| OcclusionTexture {
+            index: i.index,
+            strength: StrengthFactor(1.0),
+            tex_coord: 0,
+            extensions: None,
+            extras: None,
+        });
+        if !key.1 {
+            // Without its pictures a surface takes their means.
+            let look = source.mean_look();
+            let pbr = &mut written.pbr_metallic_roughness;
+            pbr.metallic_factor = StrengthFactor(share(look.metallic));
+            pbr.roughness_factor = StrengthFactor(share(look.roughness));
+        }
         let index = self.root.push(written);
         self.materials.insert(key, index);
         Ok(Some(index))
@@ -71,7 +102,7 @@ impl Writer<'_> {
             return Ok(done);
         }
         let bytes = png(picture)?;
-        let view = self.view(&bytes, None);
+        let view = self.view(&bytes, None, None);
         let source = self.root.push(gltf_json::Image {
             buffer_view: Some(view),
             mime_type: Some(gltf_json::image::MimeType("image/png".into())),

@@ -7,11 +7,10 @@ use gltf::{Document, material::AlphaMode, texture::Info};
 use image::RgbaImage;
 
 use super::{
-    Material, gltf_accessor,
+    Maps, Material, gltf_accessor,
     gltf_in::fetch,
     load::{Read, Reason},
 };
-use crate::render::color;
 
 /// Which texture coordinates a material's base colour uses, and how they are transformed.
 pub(super) struct Look {
@@ -87,19 +86,9 @@ impl Pictures<'_> {
             }
             _ => 1.0,
         };
-        let (mut metallic, mut roughness) = (pbr.metallic_factor(), pbr.roughness_factor());
-        if let Some(info) = pbr.metallic_roughness_texture() {
-            let picture = self.picture(&info)?;
-            let mean = mean(&picture, |[_, g, b, _]| Vec3::new(0.0, g.into(), b.into()) / 255.0);
-            (metallic, roughness) = (metallic * mean.z, roughness * mean.y);
-        }
-        let mut emissive = Vec3::from(source.emissive_factor()) * source.emissive_strength().unwrap_or(1.0);
-        if emissive != Vec3::ZERO
-            && let Some(info) = source.emissive_texture()
-        {
-            let picture = self.picture(&info)?;
-            emissive *= mean(&picture, |[r, g, b, _]| color::srgb8_to_linear([r, g, b]));
-        }
+        let (metallic, roughness) = (pbr.metallic_factor(), pbr.roughness_factor());
+        let emissive = Vec3::from(source.emissive_factor()) * source.emissive_strength().unwrap_or(1.0);
+        let maps = self.maps(source)?;
         let numbers = base_color.iter().chain([&metallic, &roughness]).chain(emissive.as_ref().iter());
         if numbers.into_iter().any(|x| !x.is_finite()) {
             return Err("a material factor is not a finite number".into());
@@ -111,12 +100,42 @@ impl Pictures<'_> {
             metallic,
             roughness,
             emissive: emissive.to_array(),
+            maps,
             double_sided: source.double_sided(),
         })
     }
 
-    fn picture(&mut self, info: &Info<'_>) -> Read<Arc<RgbaImage>> {
-        let source = info.texture().source();
+    /// The further pictures, as far as they lie on the surface as the base colour does: a mesh has one set of
+    /// texture coordinates here.
+    fn maps(&mut self, source: &gltf::Material<'_>) -> Read<Maps> {
+        let pbr = source.pbr_metallic_roughness();
+        let base = pbr.base_color_texture();
+        let look = look(base.as_ref());
+        let fits = |set: u32, moved: bool| set == look.uv_set && !moved;
+        let same = |info: &Info<'_>| {
+            let own = self::look(Some(info));
+            base.is_none() && info.texture_transform().is_none() && info.tex_coord() == 0
+                || own.uv_set == look.uv_set && own.uv_transform == look.uv_transform
+        };
+        let moved = base.as_ref().is_some_and(|b| b.texture_transform().is_some());
+        let mut maps = Maps::default();
+        if let Some(info) = pbr.metallic_roughness_texture().filter(same) {
+            maps.metallic_roughness = Some(self.picture(&info.texture())?);
+        }
+        if let Some(info) = source.emissive_texture().filter(same) {
+            maps.emissive = Some(self.picture(&info.texture())?);
+        }
+        if let Some(info) = source.normal_texture().filter(|n| fits(n.tex_coord(), moved)) {
+            maps.normal = Some((self.picture(&info.texture())?, info.scale()));
+        }
+        if let Some(info) = source.occlusion_texture().filter(|o| fits(o.tex_coord(), moved)) {
+            maps.occlusion = Some(self.picture(&info.texture())?);
+        }
+        Ok(maps)
+    }
+
+    fn picture(&mut self, texture: &gltf::Texture<'_>) -> Read<Arc<RgbaImage>> {
+        let source = texture.source();
         if let Some(done) = self.decoded.get(&source.index()) {
             return Ok(done.clone());
         }
@@ -140,7 +159,7 @@ impl Pictures<'_> {
     /// The base colour picture with its alpha as this house means it: 255 where alpha is ignored,
     /// 0 or 255 where it is cut (so that the cut is at 1/2 whatever the material's own cutoff).
     fn with_alpha(&mut self, info: &Info<'_>, alpha: Alpha, factor: f32) -> Read<Arc<RgbaImage>> {
-        let picture = self.picture(info)?;
+        let picture = self.picture(&info.texture())?;
         let cutoff = match alpha {
             Alpha::Blended => return Ok(picture),
             Alpha::Ignored => 0.0,
@@ -173,10 +192,4 @@ pub(super) fn decode(bytes: &[u8]) -> Read<RgbaImage> {
         Reason::from(format!("the picture cannot be decoded: {e}")).hint("use PNG, JPEG or WebP pictures")
     })?;
     Ok(image.into_rgba8())
-}
-
-/// Mean of a function of the pixels.
-fn mean(image: &RgbaImage, value: impl Fn([u8; 4]) -> Vec3) -> Vec3 {
-    let sum: Vec3 = image.rows().map(|row| row.map(|p| value(p.0)).sum::<Vec3>()).sum();
-    sum / (image.width() * image.height()).max(1) as f32
 }

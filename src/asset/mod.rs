@@ -1,14 +1,18 @@
 //! 3D assets in memory, and their files: GLB/glTF, OBJ and PLY, in and out.
 
 mod check_out;
+pub mod export;
 pub mod glb;
+mod glb_accessor;
 mod glb_material;
 mod gltf_accessor;
 mod gltf_in;
 mod gltf_material;
+pub mod hull;
 mod load;
 #[cfg(test)]
 mod load_tests;
+pub mod lod;
 pub mod normals;
 mod obj_in;
 pub mod obj_out;
@@ -16,16 +20,22 @@ mod placement;
 pub mod ply;
 pub mod recipe;
 mod save;
+mod tangents;
+pub mod texture;
+pub mod usd_out;
 
 use std::sync::Arc;
 
 use glam::{Vec2, Vec3};
 use image::RgbaImage;
 
+pub use export::ExportOptions;
 pub use load::{from_gltf_bytes, load};
 pub use placement::normalize;
 pub(crate) use save::replace;
-pub use save::save;
+pub use save::{save, save_with};
+pub(crate) use tangents::with_tangents;
+pub use texture::Maps;
 
 /// How a surface looks (the metallic-roughness model of glTF 2.0).
 #[derive(Debug, Clone)]
@@ -42,6 +52,8 @@ pub struct Material {
     pub roughness: f32,
     /// Linear emitted radiance.
     pub emissive: [f32; 3],
+    /// Further pictures.
+    pub maps: Maps,
     /// Seen from behind too.
     pub double_sided: bool,
 }
@@ -55,6 +67,7 @@ impl Default for Material {
             metallic: 0.0,
             roughness: 0.8,
             emissive: [0.0; 3],
+            maps: Maps::default(),
             double_sided: false,
         }
     }

@@ -101,6 +101,7 @@ fn material(source: &tobj::Material, folder: Option<&Path>) -> Material {
         metallic: number("Pm").unwrap_or(0.0).clamp(0.0, 1.0),
         roughness: number("Pr").or(from_shininess).unwrap_or(0.8).clamp(0.0, 1.0),
         emissive: source.emissive.map_or([0.0; 3], |c| linear(c).to_array()),
+        maps: super::Maps::default(),
         double_sided: true,
     }
 }

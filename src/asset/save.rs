@@ -1,25 +1,73 @@
 //! Writing an asset to disk: complete or not at all.
 
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use super::{Asset, glb, obj_out, ply};
+use super::glb::Delivery;
+use super::{Asset, ExportOptions, glb, hull, lod, obj_out, ply, usd_out};
 use crate::{Error, Result};
 
-/// Writes `.glb`, `.obj` (with `<stem>.mtl` and `<stem>_<n>.png` beside it, blanks replaced by `_`) or `.ply`, by the
-/// extension. Each file is written under a temporary name in the same folder, flushed to the disk
-/// and renamed: whatever was there stays whole until then. An OBJ's companions come before it.
+/// [`save_with`] of the asset alone.
+///
+/// # Errors
+/// As [`save_with`].
+pub fn save(asset: &Asset, path: &Path) -> Result<()> {
+    save_with(asset, path, &ExportOptions::default()).map(drop)
+}
+
+/// Writes `.glb`, `.obj` (with `<stem>.mtl` and `<stem>_<n>.png` beside it, blanks replaced by `_`), `.ply` or
+/// `.usda` (with `<stem>_<n>.png`), by the extension, and what `options` ask for. Each file is written under a
+/// temporary name in the same folder, flushed to the disk and renamed: whatever was there stays whole until then.
+/// Companions come before the file itself. Returns the companions that are models.
 ///
 /// # Errors
 /// [`Error::Invalid`] for an unknown extension or an unusable asset, [`Error::Io`] if a file
 /// cannot be written.
-pub fn save(asset: &Asset, path: &Path) -> Result<()> {
-    let extension = path.extension().and_then(|e| e.to_str()).unwrap_or_default().to_ascii_lowercase();
-    match extension.as_str() {
-        "glb" => replace(path, &glb::to_bytes(asset)?),
+pub fn save_with(asset: &Asset, path: &Path, options: &ExportOptions) -> Result<Vec<PathBuf>> {
+    options.validate()?;
+    let levels = lod::chain(asset, options.lods);
+    let is_glb = extension(path) == "glb";
+    let mut companions = Vec::new();
+    if options.lod_files || !is_glb {
+        for (i, level) in levels.iter().enumerate() {
+            let beside = companion(path, &format!("lod{}", i + 1));
+            write(level, &beside, &Delivery { levels: &[], quantize: options.quantize })?;
+            companions.push(beside);
+        }
+    }
+    if options.collision {
+        let beside = companion(path, "collision");
+        write(&hull::convex_hull(asset)?, &beside, &Delivery::default())?;
+        companions.push(beside);
+    }
+    let inside: &[Asset] = if options.lod_files { &[] } else { &levels };
+    write(asset, path, &Delivery { levels: inside, quantize: options.quantize })?;
+    Ok(companions)
+}
+
+fn extension(path: &Path) -> String {
+    path.extension().and_then(|e| e.to_str()).unwrap_or_default().to_ascii_lowercase()
+}
+
+/// `jay.glb` → `jay_<what>.glb`.
+fn companion(path: &Path, what: &str) -> PathBuf {
+    let text = |part: Option<&std::ffi::OsStr>| part.unwrap_or_default().to_string_lossy().into_owned();
+    path.with_file_name(format!("{}_{what}.{}", text(path.file_stem()), text(path.extension())))
+}
+
+fn write(asset: &Asset, path: &Path, delivery: &Delivery<'_>) -> Result<()> {
+    let stem = path.file_stem().and_then(|s| s.to_str()).unwrap_or("asset");
+    match extension(path).as_str() {
+        "glb" => replace(path, &glb::write(asset, delivery)?),
         "ply" => replace(path, &ply::to_bytes(asset)?),
+        "usda" => {
+            let files = usd_out::to_files(asset, stem)?;
+            for (name, bytes) in &files.textures {
+                replace(&path.with_file_name(name), bytes)?;
+            }
+            replace(path, files.usda.as_bytes())
+        }
         "obj" => {
-            let stem = path.file_stem().and_then(|s| s.to_str()).unwrap_or("asset");
             let files = obj_out::to_files(asset, stem)?;
             for (name, bytes) in &files.textures {
                 replace(&path.with_file_name(name), bytes)?;
@@ -27,11 +75,11 @@ pub fn save(asset: &Asset, path: &Path) -> Result<()> {
             replace(&path.with_file_name(&files.mtl.0), files.mtl.1.as_bytes())?;
             replace(path, files.obj.as_bytes())
         }
-        _ => Err(Error::invalid(
+        other => Err(Error::invalid(
             path.display().to_string(),
-            format!("`.{extension}` is not a model format that can be written"),
+            format!("`.{other}` is not a model format that can be written"),
         )
-        .hint("end the name in .glb, .obj or .ply")),
+        .hint("end the name in .glb, .obj, .ply or .usda")),
     }
 }
 

@@ -16,7 +16,7 @@ use crate::{Error, Result};
 pub(crate) struct Args {
     /// What to make: a noun with its colours and materials, or "one thing on another".
     prompt: OsString,
-    /// The asset to write: .glb, .obj or .ply. An existing file is replaced when the new one is
+    /// The asset to write: .glb, .obj, .ply or .usda. An existing file is replaced when the new one is
     /// complete; a folder with the same name and `.gen3d` keeps config, log, previews, checkpoints.
     #[arg(short, long, value_name = "FILE")]
     out: PathBuf,
@@ -24,35 +24,8 @@ pub(crate) struct Args {
     #[arg(long)]
     resume: bool,
 
-    /// A preset (default, draft, fine) or a .toml file.
-    #[arg(long, value_name = "NAME|FILE", help_heading = "What is computed")]
-    scene: Option<String>,
-    /// Optimisation steps [default: 1200].
-    #[arg(long, value_name = "N", allow_negative_numbers = true, help_heading = "What is computed")]
-    steps: Option<i64>,
-    /// Seed of every random number; the same seed gives the same bytes on the same device [default: 0].
-    #[arg(long, value_name = "N", allow_negative_numbers = true, help_heading = "What is computed")]
-    seed: Option<i64>,
-    /// `mini` (embedded) or a folder in the diffusers layout [default: mini].
-    #[arg(long, value_name = "NAME|DIR", help_heading = "What is computed")]
-    prior: Option<String>,
-    /// How the prior guides: sds [default: sds].
-    #[arg(long, value_name = "NAME", help_heading = "What is computed")]
-    method: Option<String>,
-    /// Strength of classifier-free guidance [default: 10].
-    #[arg(long, value_name = "S", allow_negative_numbers = true, help_heading = "What is computed")]
-    guidance_scale: Option<f64>,
-    /// Any key of the configuration (scenes/default.toml lists them), for example
-    /// `--set camera.views=8`; may be repeated.
-    #[arg(long, value_name = "KEY=VALUE", help_heading = "What is computed")]
-    set: Vec<String>,
-
-    /// auto, cpu, vulkan, or a part of an adapter's name [default: auto].
-    #[arg(long, value_name = "NAME", help_heading = "Where and how")]
-    device: Option<String>,
-    /// Threads of the CPU [default: all]; the result does not depend on it.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024), help_heading = "Where and how")]
-    threads: Option<u16>,
+    #[command(flatten)]
+    choices: Choices,
     /// Refresh `preview.png` during the run (the default).
     #[arg(long, overrides_with = "no_preview", help_heading = "Where and how")]
     preview: bool,
@@ -70,13 +43,45 @@ pub(crate) struct Args {
     json: bool,
 }
 
+/// What is computed, and where: shared by a run and a batch.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Choices {
+    /// A preset (default, draft, fine) or a .toml file.
+    #[arg(long, value_name = "NAME|FILE", help_heading = "What is computed")]
+    scene: Option<String>,
+    /// Optimisation steps [default: 1200].
+    #[arg(long, value_name = "N", allow_negative_numbers = true, help_heading = "What is computed")]
+    steps: Option<i64>,
+    /// Seed of every random number; the same seed gives the same bytes on the same device [default: 0].
+    #[arg(long, value_name = "N", allow_negative_numbers = true, help_heading = "What is computed")]
+    seed: Option<i64>,
+    /// `mini` (embedded) or a folder in the diffusers layout [default: mini].
+    #[arg(long, value_name = "NAME|DIR", help_heading = "What is computed")]
+    prior: Option<String>,
+    /// How the prior guides: sds [default: sds].
+    #[arg(long, value_name = "NAME", help_heading = "What is computed")]
+    method: Option<String>,
+    /// Strength of classifier-free guidance [default: 1.5].
+    #[arg(long, value_name = "S", allow_negative_numbers = true, help_heading = "What is computed")]
+    guidance_scale: Option<f64>,
+    /// Any key of the configuration (scenes/default.toml lists them), for example
+    /// `--set camera.views=8`; may be repeated.
+    #[arg(long, value_name = "KEY=VALUE", help_heading = "What is computed")]
+    set: Vec<String>,
+
+    /// auto, cpu, vulkan, or a part of an adapter's name [default: auto].
+    #[arg(long, value_name = "NAME", help_heading = "Where and how")]
+    device: Option<String>,
+    /// Threads of the CPU [default: all]; the result does not depend on it.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024), help_heading = "Where and how")]
+    threads: Option<u16>,
+}
+
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let prompt = prompt::check(&args.prompt)?;
     let folder = RunFolder::check(&args.out)?;
     let config = resolve(args, &folder)?;
-    if let Some(threads) = args.threads {
-        rayon::ThreadPoolBuilder::new().num_threads(threads.into()).build_global()?;
-    }
+    args.choices.threads()?;
     let cancel = cancel_on_ctrl_c()?;
     let mode = match (args.quiet, args.verbose) {
         (true, _) => Mode::Quiet,
@@ -100,34 +105,52 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
 /// Presets, file and flags; a resumed run's own configuration takes the presets' place.
 fn resolve(args: &Args, folder: &RunFolder) -> Result<Config> {
     let saved = folder.file("config.toml");
-    let mut all = match &args.scene {
+    let mut all = match args.choices.scene() {
         None if args.resume && saved.exists() => vec![Layer::read(&saved)?],
-        scene => presets::layers(scene.as_deref())?,
+        scene => presets::layers(scene)?,
     };
-    all.extend(flags(args)?);
+    all.extend(args.choices.layers()?);
+    if args.no_preview {
+        all.push(Layer::one("--no-preview", "output.preview_every", 0));
+    }
     layers::resolve(&all)
 }
 
-fn flags(args: &Args) -> Result<Vec<Layer>> {
-    let mut out = Vec::new();
-    for text in &args.set {
-        out.push(Layer::assignment(text)?);
+impl Choices {
+    /// The preset or file that was asked for.
+    pub(crate) fn scene(&self) -> Option<&str> {
+        self.scene.as_deref()
     }
-    let mut flag = |name: &str, key: &str, value: Option<toml::Value>| {
-        out.extend(value.map(|v| Layer::one(name, key, v)));
-    };
-    flag("--steps", "optim.steps", args.steps.map(Into::into));
-    flag("--seed", "seed", args.seed.map(Into::into));
-    flag("--prior", "prior", args.prior.clone().map(Into::into));
-    flag("--method", "method", args.method.clone().map(Into::into));
-    flag("--guidance-scale", "sds.guidance_scale", args.guidance_scale.map(Into::into));
-    flag("--device", "device", args.device.clone().map(Into::into));
-    flag("--no-preview", "output.preview_every", args.no_preview.then(|| 0.into()));
-    Ok(out)
+
+    /// The flags, as layers over the presets.
+    pub(crate) fn layers(&self) -> Result<Vec<Layer>> {
+        let mut out = Vec::new();
+        for text in &self.set {
+            out.push(Layer::assignment(text)?);
+        }
+        let mut flag = |name: &str, key: &str, value: Option<toml::Value>| {
+            out.extend(value.map(|v| Layer::one(name, key, v)));
+        };
+        flag("--steps", "optim.steps", self.steps.map(Into::into));
+        flag("--seed", "seed", self.seed.map(Into::into));
+        flag("--prior", "prior", self.prior.clone().map(Into::into));
+        flag("--method", "method", self.method.clone().map(Into::into));
+        flag("--guidance-scale", "sds.guidance_scale", self.guidance_scale.map(Into::into));
+        flag("--device", "device", self.device.clone().map(Into::into));
+        Ok(out)
+    }
+
+    /// Sets the number of threads of this process.
+    pub(crate) fn threads(&self) -> anyhow::Result<()> {
+        if let Some(threads) = self.threads {
+            rayon::ThreadPoolBuilder::new().num_threads(threads.into()).build_global()?;
+        }
+        Ok(())
+    }
 }
 
 /// The first Ctrl-C asks the run to save and stop, the second stops it at once.
-fn cancel_on_ctrl_c() -> Result<Arc<AtomicBool>> {
+pub(crate) fn cancel_on_ctrl_c() -> Result<Arc<AtomicBool>> {
     let cancel = Arc::new(AtomicBool::new(false));
     let flag = Arc::clone(&cancel);
     let handler = move || {

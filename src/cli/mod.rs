@@ -7,7 +7,9 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod batch;
 mod bench;
+mod convert;
 mod doctor;
 mod eval;
 mod generate;
@@ -39,8 +41,12 @@ struct Cli {
 enum Command {
     /// Make an asset from a prompt (what a bare prompt does, too).
     Generate(generate::Args),
+    /// Make an asset for each prompt of a list.
+    Batch(batch::BatchArgs),
     /// Paint pictures of a prompt, from noise or from a picture.
     Image(image::ImageArgs),
+    /// Write a model in another format, with fewer triangles, levels of detail or a collision shape.
+    Convert(convert::ConvertArgs),
     /// Draw a model from all sides into one picture.
     Render(render::RenderArgs),
     /// Train the embedded models, or look at what they have learned.
@@ -80,7 +86,9 @@ pub fn main() -> ExitCode {
 
 fn run(cli: Cli) -> anyhow::Result<()> {
     match (cli.command, cli.generate) {
+        (Some(Command::Batch(args)), _) => batch::run(&args),
         (Some(Command::Bench(command)), _) => Ok(bench::run(command)?),
+        (Some(Command::Convert(args)), _) => Ok(convert::run(&args)?),
         (Some(Command::Doctor(args)), _) => doctor::run(&args),
         (Some(Command::Eval(command)), _) => Ok(eval::run(command)?),
         (Some(Command::Generate(args)), _) | (None, Some(args)) => generate::run(&args),

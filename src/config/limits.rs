@@ -31,6 +31,7 @@ pub(super) fn validate(c: &Config) -> Result<()> {
     }
     optim(c)?;
     c.mesh.validate()?;
+    c.export.validate()?;
     within("output.sheet_size", c.output.sheet_size, 16, 2048)?;
     within("output.preview_size", c.output.preview_size, 16, 512)
 }

@@ -1,56 +1,21 @@
 //! Lists of captions to judge by.
 
-use std::collections::HashSet;
 use std::path::Path;
 
-use serde::Deserialize;
-
 use crate::error::{Error, Result};
+use crate::prompts;
+pub use crate::prompts::slug;
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct File {
-    prompt: Vec<Prompt>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Prompt {
-    text: String,
-    #[serde(default)]
-    unseen: bool,
-}
-
-/// Reads a list: TOML with `[[prompt]] text = …, unseen = true|false`, or plain text, one caption a line
-/// (empty lines and those that begin with `#` do not count). Each caption with whether it is unseen.
+/// Reads a list of [`prompts`]. Each caption with whether it is unseen.
 ///
 /// # Errors
-/// [`Error::File`] if the file does not parse, holds fewer than two captions or one twice.
+/// As [`prompts::read`], and if there are fewer than two.
 pub fn read(path: &Path) -> Result<Vec<(String, bool)>> {
-    let text = std::fs::read_to_string(path).map_err(|e| Error::io(path, e))?;
-    let list: Vec<(String, bool)> = if path.extension().is_some_and(|e| e == "toml") {
-        let file: File = toml::from_str(&text).map_err(|e| {
-            Error::file(path, e.to_string()).hint("a list holds `[[prompt]]` tables with `text = \"…\"`")
-        })?;
-        file.prompt.into_iter().map(|p| (p.text.trim().to_owned(), p.unseen)).collect()
-    } else {
-        let lines = text.lines().map(str::trim).filter(|l| !l.is_empty() && !l.starts_with('#'));
-        lines.map(|l| (l.to_owned(), false)).collect()
-    };
-    let mut known = HashSet::new();
-    if let Some((twice, _)) = list.iter().find(|(caption, _)| !known.insert(slug(caption))) {
-        return Err(Error::file(path, format!("lists {twice:?} twice"))
-            .hint("captions must differ by more than case and punctuation: files are named after them"));
-    }
+    let list: Vec<(String, bool)> = prompts::read(path)?.into_iter().map(|p| (p.text, p.unseen)).collect();
     if list.len() < 2 {
         return Err(Error::file(path, "holds fewer than two captions").hint("nothing can be told apart"));
     }
     Ok(list)
-}
-
-/// The name of a caption's file, without its ending: lower case, `_` for all but letters and digits.
-pub fn slug(caption: &str) -> String {
-    caption.trim().to_lowercase().chars().map(|c| if c.is_alphanumeric() { c } else { '_' }).collect()
 }
 
 #[cfg(test)]
@@ -75,20 +40,12 @@ mod tests {
     }
 
     #[test]
-    fn lists_are_read_and_faults_named() {
+    fn one_caption_is_too_few() {
         let dir = tempfile::tempdir().unwrap();
-        let with = |name: &str, text: &str| {
-            let path = dir.path().join(name);
-            std::fs::write(&path, text).unwrap();
-            read(&path)
-        };
-        let plain = with("a.txt", "# birds\na robin\n\n an owl \n").unwrap();
-        assert_eq!(plain, [("a robin".to_owned(), false), ("an owl".to_owned(), false)]);
-        let toml = "[[prompt]]\ntext = \"a cat\"\n[[prompt]]\ntext = \"a dog\"\nunseen = true\n";
-        assert_eq!(with("a.toml", toml).unwrap()[1], ("a dog".to_owned(), true));
-        assert!(with("b.txt", "a cat\nA CAT\n").unwrap_err().to_string().contains("A CAT"));
-        assert!(with("c.txt", "a cat\n").is_err());
-        assert!(with("d.toml", "[[prompt]]\nname = 1\n").unwrap_err().hint_text().is_some());
-        assert_eq!(slug("A Blue-Jay on macarons"), "a_blue_jay_on_macarons");
+        let path = dir.path().join("a.txt");
+        std::fs::write(&path, "a cat\n").unwrap();
+        assert!(read(&path).unwrap_err().hint_text().is_some());
+        std::fs::write(&path, "a cat\na dog\n").unwrap();
+        assert_eq!(read(&path).unwrap()[1], ("a dog".to_owned(), false));
     }
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::{Error, Result};
 
 /// The asset formats by file extension.
-pub const EXTENSIONS: [&str; 3] = ["glb", "obj", "ply"];
+pub const EXTENSIONS: [&str; 4] = ["glb", "obj", "ply", "usda"];
 
 /// The product and the folder beside it.
 #[derive(Debug, Clone, PartialEq, Eq)]

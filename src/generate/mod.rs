@@ -10,6 +10,7 @@ use crate::config::Config;
 use crate::gpu::backend::Device;
 use crate::{Result, asset};
 
+pub mod batch;
 pub mod checkpoint;
 pub mod event;
 pub mod folder;

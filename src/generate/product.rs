@@ -41,7 +41,8 @@ pub(super) fn make(
     asset.extras = extras(job, guide);
     reporter.emit(&Event::StageStarted { stage: Stage::Export });
     let path = job.folder.product();
-    timings.time("export.save", || asset::save(&asset, path)).map_err(|e| {
+    let saved = timings.time("export.save", || asset::save_with(&asset, path, &job.config.export));
+    saved.map_err(|e| {
         // Everything but the last step is in the checkpoint.
         let hint = "the optimised field is saved: free some space and run again with --resume";
         if e.hint_text().is_some() { e } else { e.hint(hint) }

@@ -38,15 +38,15 @@ pub struct BakeOptions {
 
 /// Texels whose centre is at most this far (in texels) from a triangle get their own colour, from
 /// the nearest point of the surface: bilinear filtering reads them at the seams.
-const SKIRT: f32 = 1.5;
+pub(super) const SKIRT: f32 = 1.5;
 
 /// Where a texel lies on the surface.
 #[derive(Clone, Copy)]
-struct Hit {
-    distance: f32,
-    triangle: u32,
+pub(super) struct Hit {
+    pub(super) distance: f32,
+    pub(super) triangle: u32,
     /// Barycentric coordinates of the second and third corner.
-    weights: Vec2,
+    pub(super) weights: Vec2,
 }
 
 /// The opaque sRGB base-colour texture; texels outside the charts are filled (see [`fill`]).
@@ -82,7 +82,7 @@ pub fn base_color(
 }
 
 /// The triangle nearest to each texel centre, up to the skirt. Ties go to the first triangle.
-fn rasterize(surface: Surface<'_>, size: usize) -> Vec<Hit> {
+pub(super) fn rasterize(surface: Surface<'_>, size: usize) -> Vec<Hit> {
     let nothing = Hit { distance: f32::INFINITY, triangle: 0, weights: Vec2::ZERO };
     let mut hits = vec![nothing; size * size];
     let last = Vec2::splat(size as f32 - 1.0);

@@ -7,6 +7,7 @@ use std::time::Instant;
 use image::RgbaImage;
 
 use super::bake::{BakeOptions, Surface, base_color};
+use super::bake_normals::{Dense, normal_map};
 use super::clean::{Components, keep_solids, remove_slivers};
 use super::iso::{Grid, extract};
 use super::normals::{angle_weighted, refine_by_density};
@@ -16,7 +17,7 @@ use super::unwrap::{Unwrapped, unwrap};
 use super::{
     ColorFn, DensityFn, MeshOptions, MeshReport, Stage, StageTime, TriMesh, place, simplify, smooth,
 };
-use crate::asset::{Asset, Material, Mesh};
+use crate::asset::{Asset, Maps, Material, Mesh};
 use crate::{Error, Result};
 
 /// Triangles lower than this share of a grid cell are collapsed.
@@ -46,8 +47,7 @@ pub fn build_asset(
         Ok(charts)
     })?;
     let texture = run.bake(&mesh, &normals, &charts, color, threshold.value)?;
-    place::rest_on_ground(&mut mesh, options.size);
-    let part = Mesh {
+    let mut part = Mesh {
         positions: pick(&mesh.positions, &charts.source),
         normals: pick(&normals, &charts.source),
         uvs: charts.uvs,
@@ -55,9 +55,17 @@ pub fn build_asset(
         triangles: charts.triangles,
         material: 0,
     };
+    let mut maps = Maps::default();
+    if options.normal_map {
+        let bumps = normal_map(&part, &Dense::new(&fine)?, options.texture_size, options.padding as usize)?;
+        maps.normal = Some((Arc::new(bumps), 1.0));
+    }
+    place::rest_on_ground(&mut mesh, options.size);
+    part.positions = pick(&mesh.positions, &charts.source);
     let material = Material {
         name: "surface".into(),
         base_color_texture: Some(Arc::new(texture)),
+        maps,
         ..Default::default()
     };
     let asset = Asset { meshes: vec![part], materials: vec![material], ..Default::default() };

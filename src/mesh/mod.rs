@@ -5,6 +5,7 @@
 //! unwrapping, so charts are cut on the triangles that ship.
 
 pub mod bake;
+pub mod bake_normals;
 pub mod build;
 pub mod clean;
 mod collapse;
@@ -18,7 +19,7 @@ pub mod simplify;
 pub mod smooth;
 mod table;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 pub mod threshold;
 pub mod topology;
 pub mod unwrap;

@@ -29,6 +29,8 @@ pub struct MeshOptions {
     pub bake_samples: usize,
     /// Take vertex normals from the density's gradient instead of from the triangles.
     pub density_normals: bool,
+    /// Bake the detail that simplification takes into a normal map.
+    pub normal_map: bool,
     /// Largest side of the finished asset in metres.
     pub size: f32,
 }
@@ -46,6 +48,7 @@ impl Default for MeshOptions {
             padding: 4,
             bake_samples: 8,
             density_normals: false,
+            normal_map: false,
             size: 1.0,
         }
     }
@@ -120,7 +123,7 @@ pub struct StageTime {
 }
 
 /// What [`super::build_asset`] did.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Default, Serialize)]
 pub struct MeshReport {
     /// Density of the surface.
     pub threshold: f32,

@@ -11,7 +11,7 @@ pub(super) fn grid_of(cells: usize, f: impl Fn(Vec3) -> f32 + Sync) -> Grid {
     Grid::sample(cells, &sample, |_| Ok(())).expect("progress never stops it")
 }
 
-pub(super) fn sphere(cells: usize, radius: f32) -> TriMesh {
+pub(crate) fn sphere(cells: usize, radius: f32) -> TriMesh {
     extract(&grid_of(cells, |p| radius - p.length()), 0.0)
 }
 

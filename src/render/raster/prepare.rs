@@ -59,12 +59,13 @@ impl PreparedAsset {
                 let key = Arc::as_ptr(image);
                 textures.entry(key).or_insert_with(|| Arc::new(Texture::new(image, limit))).clone()
             });
+            let look = material.mean_look();
             prepared.materials.push(PreparedMaterial {
                 base: material.base_color,
                 texture,
-                metallic: material.metallic.clamp(0.0, 1.0),
-                roughness: material.roughness.clamp(0.0, 1.0),
-                emissive: Vec3::from(material.emissive),
+                metallic: look.metallic.clamp(0.0, 1.0),
+                roughness: look.roughness.clamp(0.0, 1.0),
+                emissive: look.emissive,
             });
         }
         for mesh in &asset.meshes {
