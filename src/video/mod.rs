@@ -1,0 +1,3 @@
+//! Clips: reading, editing, judging and writing them.
+
+pub mod io;
