@@ -11,10 +11,10 @@ use super::{ff, source};
 use crate::{Error, Result};
 
 /// Endings of pictures.
-pub const EXTENSIONS: [&str; 8] = ["png", "jpg", "jpeg", "webp", "tif", "tiff", "bmp", "exr"];
+pub(crate) const EXTENSIONS: [&str; 8] = ["png", "jpg", "jpeg", "webp", "tif", "tiff", "bmp", "exr"];
 
 /// Frames a second of a series, which has no times of its own.
-pub const RATE: &str = "24";
+pub(crate) const RATE: &str = "24";
 
 /// True for folders and for patterns that are no file of that name.
 pub fn is_series(path: &Path) -> bool {
