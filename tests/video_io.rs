@@ -256,7 +256,7 @@ fn odd_sizes_keep_their_size() {
     let dir = tempfile::tempdir().unwrap();
     let source = make(
         &dir.path().join("a.mkv"),
-        "-f lavfi -i testsrc2=size=97x53:rate=10:duration=0.5 -c:v ffv1 -pix_fmt yuv420p",
+        "-f lavfi -i testsrc=size=97x53:rate=10:duration=0.5 -c:v ffv1 -pix_fmt yuv420p",
     );
     let out = dir.path().join("b.mkv");
     identity(&source, &out, &with(Codec::Ffv1)).unwrap();

@@ -9,6 +9,7 @@ use clap::{Parser, Subcommand};
 
 mod bench;
 mod doctor;
+mod edit;
 mod eval;
 mod generate;
 mod image;
@@ -41,6 +42,8 @@ enum Command {
     Generate(generate::Args),
     /// Paint pictures of a prompt, from noise or from a picture.
     Image(image::ImageArgs),
+    /// Edit clips by a prompt; all but the picture stays as it was.
+    Edit(edit::EditArgs),
     /// Draw a model from all sides into one picture.
     Render(render::RenderArgs),
     /// Train the embedded models, or look at what they have learned.
@@ -82,6 +85,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
     match (cli.command, cli.generate) {
         (Some(Command::Bench(command)), _) => Ok(bench::run(command)?),
         (Some(Command::Doctor(args)), _) => doctor::run(&args),
+        (Some(Command::Edit(args)), _) => Ok(edit::run(&args)?),
         (Some(Command::Eval(command)), _) => Ok(eval::run(command)?),
         (Some(Command::Generate(args)), _) | (None, Some(args)) => generate::run(&args),
         (Some(Command::Models(command)), _) => Ok(models::run(command)?),

@@ -1,3 +1,9 @@
 //! Clips: reading, editing, judging and writing them.
 
+pub mod batch;
+pub mod editor;
+pub mod fit;
 pub mod io;
+pub mod job;
+pub mod metrics;
+pub mod store;

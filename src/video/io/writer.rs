@@ -153,6 +153,11 @@ impl File {
             ffmpeg::format::output(&ff::url(&part)?).map_err(|e| ff::failed(out, "cannot be written", e))?;
         // SAFETY: the context is open; FLAC in MP4 and the like count as experimental in old versions.
         unsafe { (*output.as_mut_ptr()).strict_std_compliance = -2 };
+        if ["matroska", "webm", "nut"].contains(&output.format().name()) {
+            // They carry times before zero but would rather move the whole clip.
+            // SAFETY: as above.
+            unsafe { (*output.as_mut_ptr()).avoid_negative_ts = 0 };
+        }
         let global = output.format().flags().contains(ffmpeg::format::flag::Flags::GLOBAL_HEADER);
         let setup = Setup { info, size, format, tags: &tags, global };
         let encoder = setup.open(codec, encoding)?;
