@@ -13,6 +13,7 @@ mod edit;
 mod eval;
 mod generate;
 mod image;
+mod interpolate;
 mod models;
 mod progress;
 pub mod render;
@@ -44,6 +45,8 @@ enum Command {
     Image(image::ImageArgs),
     /// Edit clips by a prompt; all but the picture stays as it was.
     Edit(edit::EditArgs),
+    /// Give a clip more frames, by a flow network.
+    Interpolate(interpolate::InterpolateArgs),
     /// Draw a model from all sides into one picture.
     Render(render::RenderArgs),
     /// Train the embedded models, or look at what they have learned.
@@ -90,6 +93,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         (Some(Command::Generate(args)), _) | (None, Some(args)) => generate::run(&args),
         (Some(Command::Models(command)), _) => Ok(models::run(command)?),
         (Some(Command::Image(args)), _) => Ok(image::run(&args)?),
+        (Some(Command::Interpolate(args)), _) => Ok(interpolate::run(&args)?),
         (Some(Command::Render(args)), _) => Ok(render::run(args)?),
         (Some(Command::Train(command)), _) => Ok(train::run(command)?),
         // `arg_required_else_help` leaves nothing else.

@@ -3,6 +3,7 @@
 pub mod batch;
 pub mod editor;
 pub mod fit;
+pub mod interpolate;
 pub mod io;
 pub mod job;
 pub mod metrics;
