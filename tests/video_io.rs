@@ -106,7 +106,8 @@ fn times(path: &Path, stream: &str) -> Vec<(i64, i64)> {
             path,
         ],
     );
-    let (num, den) = base.trim().split_once('/').unwrap();
+    // Of a transport stream it is told twice, for its program, too.
+    let (num, den) = base.lines().next().unwrap().trim().split_once('/').unwrap();
     let (num, den): (i64, i64) = (num.parse().unwrap(), den.trim_end_matches(',').parse().unwrap());
     let list = run(
         "ffprobe",
@@ -197,6 +198,18 @@ fn everything_but_the_picture_is_copied_bit_for_bit() {
     assert!(!left.iter().any(|f| f.to_string_lossy().starts_with(".gen3d")), "{left:?}");
 }
 
+/// Largest difference of any colour of any frame.
+fn worst(a: &Path, b: &Path) -> f32 {
+    let open = |p| Reader::open(p, ReadOptions::default()).unwrap();
+    let (mut a, mut b, mut worst) = (open(a), open(b), 0f32);
+    while let Some(x) = a.next_frame().unwrap() {
+        let y = b.next_frame().unwrap().unwrap();
+        worst = x.picture.rgb.iter().zip(&y.picture.rgb).map(|(x, y)| (x - y).abs()).fold(worst, f32::max);
+    }
+    assert!(b.next_frame().unwrap().is_none());
+    worst
+}
+
 #[test]
 fn without_loss_every_code_is_the_sources() {
     let dir = tempfile::tempdir().unwrap();
@@ -228,7 +241,12 @@ fn without_loss_every_code_is_the_sources() {
             identity(&source, &out, &with(Codec::Ffv1)).unwrap_or_else(|e| panic!("{name}: {e}"));
         assert_eq!(info.size, (96, 66));
         assert_eq!(info.pixel_format, pixels, "{name}");
-        assert_eq!(frames_md5(&out, pixels), frames_md5(&source, pixels), "{name}");
+        if pixels == "yuva444p12le" {
+            // FFV1 has no such format; in 16 bit every code is 16 times what it was.
+            assert!(worst(&source, &out) < 1e-6, "{name}");
+        } else {
+            assert_eq!(frames_md5(&out, pixels), frames_md5(&source, pixels), "{name}");
+        }
         let tags = |p: &Path| {
             run(
                 "ffprobe",
@@ -267,7 +285,7 @@ fn odd_sizes_keep_their_size() {
     assert_eq!((info.size, info.pixel_format.as_str()), ((97, 53), "yuv444p"));
     let one = make(
         &dir.path().join("1.mkv"),
-        "-f lavfi -i color=red:size=1x1:rate=10:duration=0.5 -c:v ffv1 -pix_fmt yuv444p",
+        "-f lavfi -i testsrc=size=16x16:rate=10:duration=0.5,scale=1:1 -c:v ffv1 -pix_fmt yuv444p",
     );
     let out = dir.path().join("1.mp4");
     identity(&one, &out, &near_lossless()).unwrap();
@@ -421,7 +439,8 @@ fn every_encoder() {
     for (codec, name, floor) in [
         (Codec::X264, "x.mp4", 30.0),
         (Codec::X265, "x5.mp4", 30.0),
-        (Codec::Prores, "p.mov", 40.0),
+        // ProRes at its standard profile.
+        (Codec::Prores, "p.mov", 35.0),
         (Codec::Ffv1, "f.mkv", f64::INFINITY),
         (Codec::SvtAv1, "s.mp4", 28.0),
     ] {
@@ -633,4 +652,33 @@ fn an_edit_that_fails_or_is_stopped_leaves_the_old_output() {
     assert!(matches!(stopped, Err(Error::Interrupted)));
     assert_eq!(fs::read_to_string(&out).unwrap(), "old");
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
+}
+
+#[test]
+fn matrix_and_range_are_read_from_the_clip() {
+    let dir = tempfile::tempdir().unwrap();
+    let colors = [
+        ("red", [1.0, 0.0, 0.0]),
+        ("0x20c060", [0x20 as f32 / 255.0, 0xc0 as f32 / 255.0, 0x60 as f32 / 255.0]),
+    ];
+    for (matrix, tag) in [("bt601", "smpte170m"), ("bt709", "bt709"), ("bt2020", "bt2020nc")] {
+        for (range, pixels) in [("tv", "yuv420p"), ("pc", "yuv444p10le")] {
+            for (name, rgb) in colors {
+                let options = format!(
+                    "-f lavfi -i color={name}:size=32x16:rate=10:duration=0.2,format=gbrp,scale=out_color_matrix={matrix}:out_range={range},format={pixels} -c:v ffv1 -colorspace {tag} -color_range {range}"
+                );
+                let clip = make(&dir.path().join("a.mkv"), &options);
+                let mut reader = Reader::open(&clip, ReadOptions::default()).unwrap();
+                let picture = reader.next_frame().unwrap().unwrap().picture;
+                for (c, expected) in rgb.into_iter().enumerate() {
+                    let got = picture.plane(c)[200];
+                    // One step of 8-bit Y'CbCr and swscale's own rounding.
+                    assert!(
+                        (got - expected).abs() < 2.5 / 255.0,
+                        "{matrix} {range} {name}: {got} {expected}"
+                    );
+                }
+            }
+        }
+    }
 }

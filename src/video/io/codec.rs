@@ -274,7 +274,7 @@ fn planar(layout: &Layout, own: String, alpha: bool, depth: u32) -> Vec<String> 
     let a = if alpha { "a" } else { "" };
     let packed = format!("yuv{a}{sub}p{bits}");
     let grey = if layout.is_gray() && alpha { vec![format!("yuva444p{bits}")] } else { Vec::new() };
-    [vec![own], grey, vec![packed, format!("yuv{a}444p{bits}")]].concat()
+    [vec![own], grey, vec![packed, format!("yuv{a}444p{bits}"), format!("yuv{a}{sub}p16le")]].concat()
 }
 
 #[cfg(test)]

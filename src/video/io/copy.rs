@@ -17,6 +17,8 @@ pub(super) struct Copier {
     input: Input,
     /// Of each source stream: index in the output.
     map: Vec<Option<usize>>,
+    /// Of each source stream: ticks to add to its times.
+    shift: Vec<i64>,
     pending: Option<Packet>,
     done: bool,
 }
@@ -35,8 +37,14 @@ impl Copier {
             return Ok(None);
         }
         let input = images::open(&info.path)?;
-        let map = vec![None; input.nb_streams() as usize];
-        Ok(Some(Self { input, map, pending: None, done: false }))
+        let streams = input.nb_streams() as usize;
+        Ok(Some(Self {
+            input,
+            map: vec![None; streams],
+            shift: vec![0; streams],
+            pending: None,
+            done: false,
+        }))
     }
 
     /// Adds the source's streams to the output, in the source's order; `video` adds the encoder's.
@@ -63,6 +71,7 @@ impl Copier {
                     let at = add_copy(&stream, output)
                         .map_err(|e| ff::failed(&info.path, "copying a stream", e))?;
                     self.map[stream.index()] = Some(at);
+                    self.shift[stream.index()] = opus_shift(&stream, output);
                 }
                 Fate::Drop(what) => left_out.push(what),
                 Fate::Refuse(what) if drop => left_out.push(what),
@@ -104,6 +113,9 @@ impl Copier {
                 continue;
             };
             let to = output.stream(at).map_or(base.into(), |s| s.time_base());
+            let shift = self.shift[stream.index()];
+            packet.set_pts(packet.pts().map(|t| t + shift));
+            packet.set_dts(packet.dts().map(|t| t + shift));
             packet.rescale_ts(base, to);
             packet.set_stream(at);
             packet.set_position(-1);
@@ -127,6 +139,28 @@ impl Copier {
         }
         self.pending.as_ref()
     }
+}
+
+/// Matroska stores Opus by the time before its pre-skip is taken off. FFmpeg 5 takes it off when it
+/// reads and does not put it back when it writes, so that every copy comes earlier; here it is put back.
+fn opus_shift(stream: &ffmpeg::Stream<'_>, output: &Output) -> i64 {
+    let matroska = ["matroska", "webm"].contains(&output.format().name());
+    if !matroska
+        || ffmpeg::format::version() >> 16 > 59
+        || stream.parameters().id() != ffmpeg::codec::Id::OPUS
+    {
+        return 0;
+    }
+    // SAFETY: the header belongs to the open stream and is as long as it says.
+    let header = unsafe {
+        let raw = &*stream.parameters().as_ptr();
+        if raw.extradata.is_null() || raw.extradata_size < 12 {
+            return 0;
+        }
+        std::slice::from_raw_parts(raw.extradata, 12)
+    };
+    let samples = f64::from(u16::from_le_bytes([header[10], header[11]]));
+    (samples / 48_000.0 / Ratio::from(stream.time_base()).value()).round() as i64
 }
 
 /// Can the output's container carry the stream?
