@@ -25,5 +25,6 @@ pub mod rng;
 pub mod sample;
 pub mod suggest;
 pub mod train;
+pub mod video;
 
 pub use error::{Error, Result};

@@ -2,6 +2,7 @@
 
 mod consistency;
 mod r_precision;
+mod video;
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -21,6 +22,8 @@ pub(crate) enum EvalCommand {
     RPrecision(r_precision::RPrecisionArgs),
     /// Does the side that is seen advance as the camera goes around, or does a face repeat?
     Consistency(consistency::ConsistencyArgs),
+    /// How steady an edited clip is, and how much it left as it was.
+    Video(video::VideoArgs),
 }
 
 /// Runs the command.
@@ -31,6 +34,7 @@ pub(super) fn run(command: EvalCommand) -> Result<()> {
     match command {
         EvalCommand::RPrecision(args) => r_precision::run(&args),
         EvalCommand::Consistency(args) => consistency::run(&args),
+        EvalCommand::Video(args) => video::run(&args),
     }
 }
 

@@ -11,9 +11,11 @@ mod batch;
 mod bench;
 mod convert;
 mod doctor;
+mod edit;
 mod eval;
 mod generate;
 mod image;
+mod interpolate;
 mod models;
 mod progress;
 pub mod render;
@@ -47,6 +49,10 @@ enum Command {
     Image(image::ImageArgs),
     /// Write a model in another format, with fewer triangles, levels of detail or a collision shape.
     Convert(convert::ConvertArgs),
+    /// Edit clips by a prompt; all but the picture stays as it was.
+    Edit(edit::EditArgs),
+    /// Give a clip more frames, by a flow network.
+    Interpolate(interpolate::InterpolateArgs),
     /// Draw a model from all sides into one picture.
     Render(render::RenderArgs),
     /// Train the embedded models, or look at what they have learned.
@@ -90,10 +96,12 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         (Some(Command::Bench(command)), _) => Ok(bench::run(command)?),
         (Some(Command::Convert(args)), _) => Ok(convert::run(&args)?),
         (Some(Command::Doctor(args)), _) => doctor::run(&args),
+        (Some(Command::Edit(args)), _) => Ok(edit::run(&args)?),
         (Some(Command::Eval(command)), _) => Ok(eval::run(command)?),
         (Some(Command::Generate(args)), _) | (None, Some(args)) => generate::run(&args),
         (Some(Command::Models(command)), _) => Ok(models::run(command)?),
         (Some(Command::Image(args)), _) => Ok(image::run(&args)?),
+        (Some(Command::Interpolate(args)), _) => Ok(interpolate::run(&args)?),
         (Some(Command::Render(args)), _) => Ok(render::run(args)?),
         (Some(Command::Train(command)), _) => Ok(train::run(command)?),
         // `arg_required_else_help` leaves nothing else.

@@ -1,0 +1,10 @@
+//! Clips: reading, editing, judging and writing them.
+
+pub mod batch;
+pub mod editor;
+pub mod fit;
+pub mod interpolate;
+pub mod io;
+pub mod job;
+pub mod metrics;
+pub mod store;
