@@ -24,5 +24,6 @@ pub mod rng;
 pub mod sample;
 pub mod suggest;
 pub mod train;
+pub mod video;
 
 pub use error::{Error, Result};

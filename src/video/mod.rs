@@ -1,0 +1,3 @@
+//! Clips: a clip and two prompts into an edited clip.
+
+pub mod edit;
