@@ -89,7 +89,12 @@ impl Blend<'_> {
     }
 
     /// Self-attention of `count` frames from `row` on: M·A_edit + (1−M)·A_source.
-    pub(super) fn frames(&self, site: &Site, call: &Call<'_>, (row, count): (usize, usize)) -> Result<Tensor> {
+    pub(super) fn frames(
+        &self,
+        site: &Site,
+        call: &Call<'_>,
+        (row, count): (usize, usize),
+    ) -> Result<Tensor> {
         let (b, rows, _) = call.q.dims3()?;
         let n = b * rows / count;
         if !self.own || n > self.most_tokens {

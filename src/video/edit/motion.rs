@@ -107,7 +107,10 @@ mod tests {
     fn translations_are_found_and_noise_moves_with_them() {
         for (dx, dy) in [(0.0, 0.0), (2.0, -1.0), (-3.0, 2.0), (0.5, 0.25)] {
             let (x, y) = picture(0.0, 0.0).motion(&picture(dx, dy));
-            assert!((x - f64::from(dx)).abs() < 0.15 && (y - f64::from(dy)).abs() < 0.15, "{dx} {dy}: {x} {y}");
+            assert!(
+                (x - f64::from(dx)).abs() < 0.15 && (y - f64::from(dy)).abs() < 0.15,
+                "{dx} {dy}: {x} {y}"
+            );
         }
         let (still, moved) = (noise((2, 4, 5), 7, (0, 0)), noise((2, 4, 5), 7, (2, -1)));
         assert_eq!(moved[5 + 3], still[2 * 5 + 1]);

@@ -124,11 +124,10 @@ mod tests {
             assert!(!store.has("a/001/0000") && store.get("a/001/0000").is_err());
             store.put("a/001/0000", &x).unwrap();
             let got = store.get("a/001/0000").unwrap().to_vec2::<f32>().unwrap();
-            assert_eq!(got[0].iter().map(|v| v.to_bits()).collect::<Vec<_>>(), [
-                1.5f32.to_bits(),
-                (-0.0f32).to_bits(),
-                (f32::MIN_POSITIVE / 4.0).to_bits()
-            ]);
+            assert_eq!(
+                got[0].iter().map(|v| v.to_bits()).collect::<Vec<_>>(),
+                [1.5f32.to_bits(), (-0.0f32).to_bits(), (f32::MIN_POSITIVE / 4.0).to_bits()]
+            );
             store.remove("a/001/0000").unwrap();
             store.remove("a/001/0000").unwrap();
             assert!(!store.has("a/001/0000"));

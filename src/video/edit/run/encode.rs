@@ -58,7 +58,8 @@ impl Run<'_> {
         let mut at = (0.0, 0.0);
         let mut before = None;
         if window.start > 0 {
-            let earlier = self.store.get(&super::key("motion", 0, &self.before(window)?))?.to_vec2::<f64>()?;
+            let earlier =
+                self.store.get(&super::key("motion", 0, &self.before(window)?))?.to_vec2::<f64>()?;
             if let Some([x, y]) = earlier.last().map(Vec::as_slice) {
                 at = (*x, *y);
             }

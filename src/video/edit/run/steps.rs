@@ -128,9 +128,7 @@ impl Run<'_> {
             source.settle();
         }
         let alignment = match source {
-            Some(_) => {
-                words::alignment(self.prior, &self.config.source_prompt, &self.config.target_prompt)?
-            }
+            Some(_) => words::alignment(self.prior, &self.config.source_prompt, &self.config.target_prompt)?,
             None => Vec::new(),
         };
         let blend = self.blend(step, &maps, Role::Give, &alignment, mask.as_ref());
