@@ -11,6 +11,7 @@ use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
 use super::blend::Blend;
+use super::tune::Tuned;
 use super::window::Window;
 use super::words::WordMaps;
 use crate::prior::unet::attention::{AttentionHook, Call, Site};
@@ -91,18 +92,30 @@ struct Pair {
     v: Tensor,
 }
 
-/// Keys and values of frames that later windows look at, by the place's name.
+/// Keys and values of one frame at every place, by its name.
+type Places = HashMap<String, Pair>;
+
+/// Keys and values of frames that later windows look at, by attempt: a window whose step is solved by
+/// iteration sees, in its n-th evaluation, what the windows before it were in theirs. So windows of equal
+/// frames have equal iterates, also where none converges; where all do, the last attempts are the solution.
 #[derive(Default)]
 pub(super) struct References {
-    first: HashMap<String, Pair>,
-    before: HashMap<String, Pair>,
-    last: HashMap<String, Pair>,
+    first: Vec<Places>,
+    before: Vec<Places>,
+    last: Vec<Places>,
+    attempts: usize,
 }
 
 impl References {
+    /// Before an evaluation of the window.
+    pub(super) fn attempt(&mut self) {
+        self.attempts += 1;
+    }
+
     /// After the last evaluation of a window: its last frame is the one before from now on.
     pub(super) fn turn(&mut self) {
         self.before = std::mem::take(&mut self.last);
+        self.attempts = 0;
     }
 
     /// Forgets all, before the first window of a step.
@@ -115,17 +128,25 @@ impl References {
         // Copies: a view would keep the whole window's keys in memory.
         let row = |t: &Tensor, i: usize| t.narrow(0, i, 1)?.copy();
         let pair = |i: usize| -> Result<Pair> { Ok(Pair { k: row(call.k, i)?, v: row(call.v, i)? }) };
+        let at = self.attempts.saturating_sub(1);
+        let mut put = |list: &mut Vec<Places>, pair: Pair| {
+            if list.len() <= at {
+                list.resize_with(at + 1, Places::new);
+            }
+            list[at].insert(site.name.clone(), pair);
+        };
         if window.start == 0 {
-            self.first.insert(site.name.clone(), pair(0)?);
+            put(&mut self.first, pair(0)?);
         }
-        self.last.insert(site.name.clone(), pair(window.len() - 1)?);
+        put(&mut self.last, pair(window.len() - 1)?);
         Ok(())
     }
 
-    /// Keys and values of a frame outside the window.
+    /// Keys and values of a frame outside the window, of this attempt or the last one there was.
     fn outside(&self, site: &Site, frame: usize) -> Result<&Pair> {
         let kept = if frame == 0 { &self.first } else { &self.before };
-        kept.get(&site.name).ok_or_else(|| {
+        let at = self.attempts.saturating_sub(1).min(kept.len().saturating_sub(1));
+        kept.get(at).and_then(|places| places.get(&site.name)).ok_or_else(|| {
             Error::Failed(format!("attention: frame {frame} was not evaluated before ({})", site.name))
         })
     }
@@ -142,6 +163,8 @@ pub(super) struct FrameHook<'a> {
     pub(super) words: Option<&'a Mutex<WordMaps>>,
     /// Maps of the source's evaluation, taken or given.
     pub(super) blend: Option<&'a Blend<'a>>,
+    /// What was tuned to a clip.
+    pub(super) tuned: Option<&'a Tuned>,
 }
 
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -163,7 +186,13 @@ impl AttentionHook for FrameHook<'_> {
                 }
                 blend.map_or_else(|| call.attend(), |b| b.cross(site, &call))
             }
-            (false, _) => self.frames(site, &call),
+            (false, _) => {
+                let attended = self.frames(site, &call)?;
+                match self.tuned {
+                    Some(tuned) => tuned.apply(site, &call, &attended),
+                    None => Ok(attended),
+                }
+            }
         }
     }
 }

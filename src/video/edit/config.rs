@@ -1,12 +1,19 @@
 //! The settings of an edit: one struct, TOML presets under `scenes/video/`.
 
+use candle_core::Tensor;
+use glam::Vec3;
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
 use super::attention::AttentionConfig;
 use super::blend::BlendConfig;
 use super::fusion::Fuse;
+use crate::prior::Prior;
+use crate::render::camera::Camera;
 use crate::{Error, Result};
+
+/// Vertical field of view, degrees, of the camera told to priors that take one.
+const FOV_Y: f32 = 40.0;
 
 /// What an edit changes; decides what of the source is held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -170,6 +177,28 @@ impl Default for KeepConfig {
 impl Default for CameraConfig {
     fn default() -> Self {
         Self { azimuth: 0.0, elevation: 15.0, distance: 2.4, turn: 0.0 }
+    }
+}
+
+impl CameraConfig {
+    /// What a prior is told of the given `frames` of a clip of `length`, `[n, 16]`; nothing if it takes no
+    /// camera.
+    pub(super) fn embeddings(
+        &self,
+        prior: &Prior,
+        frames: &[usize],
+        length: usize,
+    ) -> Result<Option<Tensor>> {
+        if !prior.is_camera_conditioned() {
+            return Ok(None);
+        }
+        let (side, fov_y) = (prior.image_size(), FOV_Y.to_radians());
+        let camera = |i: &usize| {
+            let azimuth = self.azimuth + self.turn * *i as f32 / length as f32;
+            Camera::orbit(azimuth, self.elevation, self.distance, Vec3::ZERO, fov_y, side).embedding()
+        };
+        let values: Vec<f32> = frames.iter().flat_map(camera).collect();
+        Ok(Some(Tensor::from_vec(values, (frames.len(), 16), &prior.device)?))
     }
 }
 

@@ -11,6 +11,7 @@ use super::memory;
 use super::run::Run;
 use super::smooth::Interpolator;
 use super::store::Store;
+use super::tune::Tuned;
 use super::words;
 use crate::prior::Prior;
 use crate::prior::control::ControlNet;
@@ -70,6 +71,8 @@ pub struct Editor<'a> {
     pub controls: Vec<ControlTrack<'a>>,
     /// The user's masks of what the phrase would name, one channel in 0..1, in place of attention maps.
     pub masks: Option<&'a dyn FrameSource>,
+    /// What was tuned to the clip (see [`super::tune`]).
+    pub tuned: Option<&'a Tuned>,
     /// For the smoother.
     pub interpolator: &'a dyn Interpolator,
 }
@@ -93,7 +96,7 @@ impl<'a> Editor<'a> {
     /// An editor without controls and masks.
     pub fn new(prior: &'a Prior, config: EditConfig, store: &'a dyn Store) -> Self {
         let interpolator = &super::smooth::Average;
-        Self { prior, config, store, controls: Vec::new(), masks: None, interpolator }
+        Self { prior, config, store, controls: Vec::new(), masks: None, tuned: None, interpolator }
     }
 
     /// Edits `source` into `sink`. `progress` is told after each window and may end the run with an error;
@@ -182,12 +185,13 @@ impl<'a> Editor<'a> {
         let config = toml::to_string(&self.config).map_err(|e| Error::Failed(e.to_string()))?;
         let scales: Vec<f64> = self.controls.iter().map(|c| c.scale).collect();
         Ok(format!(
-            "gen3d-video-edit-1\nprior {}\nframes {} of {:?}, {:x}\ncontrols {scales:?}\nmasks {}\n{config}",
+            "gen3d-video-edit-1\nprior {}\nframes {} of {:?}, {:x}\ncontrols {scales:?}\nmasks {}\ntuned {}\n{config}",
             self.prior.digest,
             source.len(),
             source.size(),
             hash.finalize(),
             self.masks.is_some(),
+            self.tuned.map_or_else(|| Ok("no".to_owned()), Tuned::digest)?,
         ))
     }
 }

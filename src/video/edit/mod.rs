@@ -26,6 +26,7 @@ mod run;
 mod session;
 mod smooth;
 mod store;
+pub mod tune;
 mod window;
 mod words;
 

@@ -5,7 +5,6 @@ mod encode;
 mod steps;
 
 use candle_core::Tensor;
-use glam::Vec3;
 
 use super::config::{EditConfig, Start};
 use super::editor::{ControlPictures, Editor};
@@ -13,15 +12,12 @@ use super::frames::FrameSource;
 use super::session::{Session, Texts};
 use super::smooth::Interpolator;
 use super::store::Store;
+use super::tune::Tuned;
 use super::window::{Window, windows};
 use crate::prior::Prior;
-use crate::render::camera::Camera;
 use crate::sample::guidance::Guidance;
 use crate::sample::{Control, Trajectory};
 use crate::{Error, Result};
-
-/// Vertical field of view, degrees, of the camera told to priors that take one.
-const FOV_Y: f32 = 40.0;
 
 /// See the module's text.
 pub(super) struct Run<'a> {
@@ -31,6 +27,7 @@ pub(super) struct Run<'a> {
     source: &'a dyn FrameSource,
     masks: Option<&'a dyn FrameSource>,
     interpolator: &'a dyn Interpolator,
+    tuned: Option<&'a Tuned>,
     windows: Vec<Window>,
     /// From the noisiest level of the edit to the clean one.
     path: Trajectory,
@@ -65,6 +62,7 @@ impl<'a> Run<'a> {
             source,
             masks: editor.masks,
             interpolator: editor.interpolator,
+            tuned: editor.tuned,
             windows: windows(source.len(), config.window),
             path,
             latent: (h.div_ceil(factor), w.div_ceil(factor)),
@@ -121,22 +119,14 @@ impl<'a> Run<'a> {
         let guidance = Guidance::scale(if target { c.guidance_scale } else { 1.0 });
         let mut session = Session::new(self.prior, &c.attention, texts, guidance, self.controls.len());
         session.cameras = self.cameras()?;
+        session.tuned = self.tuned;
         Ok(session)
     }
 
     /// The cameras of all frames, for priors that take them.
     fn cameras(&self) -> Result<Option<Tensor>> {
-        if !self.prior.is_camera_conditioned() {
-            return Ok(None);
-        }
-        let (c, frames) = (&self.config.camera, self.source.len());
-        let side = self.prior.image_size();
-        let camera = |i: usize| {
-            let azimuth = c.azimuth + c.turn * i as f32 / frames as f32;
-            Camera::orbit(azimuth, c.elevation, c.distance, Vec3::ZERO, FOV_Y.to_radians(), side).embedding()
-        };
-        let values: Vec<f32> = (0..frames).flat_map(camera).collect();
-        Ok(Some(Tensor::from_vec(values, (frames, 16), &self.prior.device)?))
+        let frames: Vec<usize> = (0..self.source.len()).collect();
+        self.config.camera.embeddings(self.prior, &frames, frames.len())
     }
 
     /// Gives the controls their pictures of a window.

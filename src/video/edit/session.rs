@@ -6,6 +6,7 @@ use candle_core::Tensor;
 
 use super::attention::{AttentionConfig, FrameHook, References, lock};
 use super::blend::Blend;
+use super::tune::Tuned;
 use super::window::Window;
 use super::words::WordMaps;
 use crate::prior::Prior;
@@ -37,6 +38,8 @@ pub(super) struct Session<'a> {
     pub(super) guidance: Guidance,
     /// Cameras of all frames, `[F, 16]`.
     pub(super) cameras: Option<Tensor>,
+    /// What was tuned to the clip, in the U-Net.
+    pub(super) tuned: Option<&'a Tuned>,
     /// Of the U-Net and each control, for either branch.
     references: Vec<[Mutex<References>; 2]>,
 }
@@ -50,7 +53,7 @@ impl<'a> Session<'a> {
         controls: usize,
     ) -> Self {
         let references = (0..=controls).map(|_| Default::default()).collect();
-        Self { prior, attention: attention.clone(), texts, guidance, cameras: None, references }
+        Self { prior, attention: attention.clone(), texts, guidance, cameras: None, tuned: None, references }
     }
 
     /// ε̂ `[W, c, h, w]` of a window's latents at timestep `t`, with its control pictures in `controls`. It
@@ -66,6 +69,9 @@ impl<'a> Session<'a> {
         controls: &[Control],
         watch: Watch<'_>,
     ) -> Result<Tensor> {
+        for references in self.references.iter().flatten() {
+            lock(references).attempt();
+        }
         let hooks = self.hooks(window, controls, watch);
         let mut model =
             UnetPredictor::new(self.prior, self.texts.unconditional.clone(), self.texts.conditional.clone());
@@ -106,6 +112,7 @@ impl<'a> Session<'a> {
             references: &self.references[network][branch],
             words: watch.words,
             blend: watch.blend,
+            tuned: self.tuned.filter(|_| network == 0),
         };
         let least = first(&self.prior.unet.config.block_out_channels);
         let nothing = Watch::default();

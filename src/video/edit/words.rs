@@ -136,7 +136,7 @@ mod tests {
     #[test]
     fn phrases_are_found_and_prompts_aligned() {
         let prior = Prior::load("mini", &Device::Cpu).unwrap();
-        assert_eq!(positions(&prior, "a red car next to a red Car", "red car").unwrap(), [2, 3, 7, 8]);
+        assert_eq!(positions(&prior, "a red car on a red Car", "red car").unwrap(), [2, 3, 6, 7]);
         assert_eq!(positions(&prior, "a (red:1.5) car", "red").unwrap(), [2]);
         for wrong in ["blue", "", "car red"] {
             assert!(positions(&prior, "a red car", wrong).unwrap_err().is_usage(), "{wrong}");

@@ -3,6 +3,7 @@
 mod editor;
 mod roundtrip;
 mod sets;
+mod tuning;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
@@ -43,13 +44,18 @@ fn clip(frames: usize, size: (usize, usize), speed: f32) -> Frames {
     Frames((0..frames).map(frame).collect())
 }
 
-/// Few steps, small windows, cross-frame attention everywhere.
+/// Steps that [`settings`] takes.
+const STEPS: usize = 3;
+
+/// The last few of ten steps (random networks are wild where there is much noise), small windows,
+/// cross-frame attention everywhere.
 fn settings() -> EditConfig {
     let mut config = EditConfig {
         source_prompt: "a red car".into(),
         target_prompt: "a blue car".into(),
         guidance_scale: 3.0,
-        steps: 3,
+        steps: 10,
+        strength: 0.3,
         window: 2,
         ..EditConfig::default()
     };

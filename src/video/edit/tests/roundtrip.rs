@@ -15,7 +15,10 @@ fn round_trip(
     config.source_prompt = config.target_prompt.clone();
     config.guidance_scale = 1.0;
     config.fusion.attribute.clear();
-    let (steps, count) = (config.steps, windows(source.len(), config.window).len());
+    let (steps, count) = (
+        (config.steps as f64 * config.strength).round() as usize,
+        windows(source.len(), config.window).len(),
+    );
     let store = MemoryStore::default();
     let mut editor = Editor::new(prior, config, &store);
     editor.controls = controls;
@@ -56,7 +59,7 @@ fn refinement_makes_the_inversion_exact() {
     let source = clip(5, (16, 16), 2.0);
     let error = |refinements: usize| {
         let mut config = settings();
-        config.steps = 6;
+        (config.steps, config.strength) = (20, 0.5);
         config.inversion = InversionConfig { refinements, tolerance: 1e-6 };
         round_trip(&prior, &source, config, vec![canny(&prior)])
     };
@@ -72,7 +75,7 @@ fn the_embedded_prior_comes_back_from_its_inversion() {
     let error = |refinements: usize| {
         let mut config = settings();
         config.target_prompt = "a red car".into();
-        config.steps = 10;
+        (config.steps, config.strength) = (10, 1.0);
         config.attention.keys = vec![Keys::First, Keys::PreviousLast, Keys::CurrentLast];
         config.attention.least_width = 2.0;
         config.inversion = InversionConfig { refinements, tolerance: 1e-4 };
