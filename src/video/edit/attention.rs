@@ -129,7 +129,7 @@ impl References {
         let row = |t: &Tensor, i: usize| t.narrow(0, i, 1)?.copy();
         let pair = |i: usize| -> Result<Pair> { Ok(Pair { k: row(call.k, i)?, v: row(call.v, i)? }) };
         let at = self.attempts.saturating_sub(1);
-        let mut put = |list: &mut Vec<Places>, pair: Pair| {
+        let put = |list: &mut Vec<Places>, pair: Pair| {
             if list.len() <= at {
                 list.resize_with(at + 1, Places::new);
             }

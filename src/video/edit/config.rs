@@ -8,6 +8,7 @@ use toml::{Table, Value};
 use super::attention::AttentionConfig;
 use super::blend::BlendConfig;
 use super::fusion::Fuse;
+use super::tune::TuneConfig;
 use crate::prior::Prior;
 use crate::render::camera::Camera;
 use crate::{Error, Result};
@@ -150,6 +151,8 @@ pub struct EditConfig {
     pub blend: Option<BlendConfig>,
     /// Smoothing.
     pub smoother: SmootherConfig,
+    /// Tuning of the prior to the clip, before all else (`ControlVideo`); none if absent.
+    pub tune: Option<TuneConfig>,
     /// What is put back.
     pub keep: KeepConfig,
     /// The camera.
@@ -234,6 +237,7 @@ impl Default for EditConfig {
             fusion: FusionConfig::default(),
             blend: None,
             smoother: SmootherConfig::default(),
+            tune: None,
             keep: KeepConfig::default(),
             camera: CameraConfig::default(),
         }
@@ -241,11 +245,12 @@ impl Default for EditConfig {
 }
 
 /// Name and text of every preset.
-pub const PRESETS: [(&str, &str); 6] = [
+pub const PRESETS: [(&str, &str); 7] = [
     ("lovecon", include_str!("../../../scenes/video/lovecon.toml")),
     ("per-frame", include_str!("../../../scenes/video/per-frame.toml")),
     ("text2video-zero", include_str!("../../../scenes/video/text2video-zero.toml")),
     ("controlvideo-training-free", include_str!("../../../scenes/video/controlvideo-training-free.toml")),
+    ("controlvideo", include_str!("../../../scenes/video/controlvideo.toml")),
     ("fatezero", include_str!("../../../scenes/video/fatezero.toml")),
     ("vid2vid-zero", include_str!("../../../scenes/video/vid2vid-zero.toml")),
 ];
@@ -309,6 +314,12 @@ impl EditConfig {
         range("mask.softness", self.mask.softness, 0.0, 1.0)?;
         range("mask.dilation", self.mask.dilation as f64, 0.0, 64.0)?;
         range("keep.feather", self.keep.feather as f64, 0.0, 512.0)?;
+        if let Some(tune) = &self.tune {
+            range("tune.frames", tune.frames as f64, 1.0, 4096.0)?;
+            range("tune.steps", tune.steps as f64, 1.0, 1e6)?;
+            range("tune.rate", tune.rate, 1e-12, 1.0)?;
+            range("tune.max_grad_norm", tune.max_grad_norm, 1e-12, 1e12)?;
+        }
         for at in &self.smoother.at {
             range("smoother.at", *at, 0.0, 1.0)?;
         }

@@ -11,7 +11,7 @@ use super::memory;
 use super::run::Run;
 use super::smooth::Interpolator;
 use super::store::Store;
-use super::tune::Tuned;
+use super::tune::{TuneConfig, Tuned, tune};
 use super::words;
 use crate::prior::Prior;
 use crate::prior::control::ControlNet;
@@ -20,6 +20,8 @@ use crate::{Error, Result};
 /// Part of an edit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stage {
+    /// The prior is tuned to the clip (steps, not windows).
+    Tune,
     /// Frames to latents, and control pictures.
     Encode,
     /// The source to noise.
@@ -119,12 +121,34 @@ impl<'a> Editor<'a> {
         }
         memory::check(memory::estimate(&self.config, self.prior, source.size()))?;
         self.claim(source)?;
-        let mut run = Run::new(self, source)?;
+        let own = self.tune(source, &mut report)?;
+        let mut editor = self;
+        editor.tuned = own.as_ref().or(editor.tuned);
+        let mut run = Run::new(editor, source)?;
         run.encode(&mut report)?;
         run.invert(&mut report)?;
         run.masks()?;
         run.edit(&mut report)?;
         run.decode(sink, &mut report)
+    }
+
+    /// Tunes the prior to the clip, if the settings say so; a tuning that was completed is in the store.
+    fn tune(&self, source: &dyn FrameSource, report: &mut Report<'_>) -> Result<Option<Tuned>> {
+        let Some(settings) = &self.config.tune else { return Ok(None) };
+        if let Some(kept) = Tuned::kept(self.store, self.prior)? {
+            return Ok(Some(kept));
+        }
+        let settings = TuneConfig {
+            prompt: self.config.source_prompt.clone(),
+            camera: self.config.camera.clone(),
+            ..settings.clone()
+        };
+        let tuned = Tuned::fresh(self.prior)?;
+        tune(self.prior, source, &tuned, &settings, &mut |step, steps, _| {
+            report.tick(Stage::Tune, step, steps)
+        })?;
+        tuned.keep(self.store)?;
+        Ok(Some(tuned))
     }
 
     fn check(&self, source: &dyn FrameSource) -> Result<()> {

@@ -52,7 +52,7 @@ mod tests {
         let mut maps = vec![0.001f32; 2 * 25];
         maps[6] = 0.003; // token 0 at (1, 1)
         maps[25 + 18] = 0.5; // token 1 at (3, 3)
-        maps[25 + 0] = 0.2; // and weakly at (0, 0)
+        maps[25] = 0.2; // and weakly at (0, 0)
         let maps = Tensor::from_vec(maps, (1, 2, 5, 5), &Device::Cpu).unwrap();
         let run = |softness, dilation| -> Vec<f32> {
             let config = MaskConfig { threshold: 0.4, softness, dilation };

@@ -15,14 +15,19 @@ use candle_core::{DType, Device, Tensor, Var};
 use sha2::{Digest, Sha256};
 
 use super::attention::lock;
+use super::store::Store;
 use crate::prior::Prior;
 use crate::prior::tensor_file::{read_safetensors, write_safetensors};
 use crate::prior::unet::UnetInputs;
 use crate::prior::unet::attention::{AttentionHook, Call, Site};
 use crate::{Error, Result};
 
+#[cfg(test)]
+pub(super) use train::Clip;
 pub use train::{TuneConfig, tune};
 
+/// The mark of a complete set in a store.
+const KEPT: &str = "tuned/complete";
 /// Kinds of matrices at a place.
 const KINDS: [&str; 2] = ["out", "temporal"];
 
@@ -77,6 +82,26 @@ impl Tuned {
         let tensors =
             self.vars.iter().map(|(name, var)| Ok((name.clone(), var.as_tensor().to_device(&Device::Cpu)?)));
         write_safetensors(path, &tensors.collect::<Result<_>>()?)
+    }
+
+    /// What [`Tuned::keep`] kept, if it came to its end.
+    pub(super) fn kept(store: &dyn Store, prior: &Prior) -> Result<Option<Self>> {
+        if !store.has(KEPT) {
+            return Ok(None);
+        }
+        let tuned = Self::fresh(prior)?;
+        for (name, var) in &tuned.vars {
+            var.set(&store.get(&format!("tuned/{name}"))?.to_device(&prior.device)?)?;
+        }
+        Ok(Some(tuned))
+    }
+
+    /// Keeps the matrices in a store, a mark last.
+    pub(super) fn keep(&self, store: &dyn Store) -> Result<()> {
+        for (name, var) in &self.vars {
+            store.put(&format!("tuned/{name}"), var.as_tensor())?;
+        }
+        store.put(KEPT, &Tensor::new(1f32, &Device::Cpu)?)
     }
 
     /// The matrices by name.

@@ -103,6 +103,7 @@ fn a_run_stopped_anywhere_goes_on_to_the_same_bytes() {
     let source = clip(5, (16, 16), 1.0);
     let mut config = EditConfig { phrase: "car".into(), ..settings() };
     config.blend = Some(BlendConfig::default());
+    config.tune = Some(tune::TuneConfig { steps: 4, ..Default::default() });
     fn make<'a>(prior: &'a Prior, config: &EditConfig, store: &'a dyn Store) -> Editor<'a> {
         let mut editor = Editor::new(prior, config.clone(), store);
         editor.controls = vec![canny(prior)];
@@ -150,7 +151,7 @@ fn every_preset_runs() {
     let prior = tiny();
     let source = clip(4, (16, 16), 2.0);
     for (name, _) in PRESETS {
-        let config = EditConfig {
+        let mut config = EditConfig {
             source_prompt: "a red car".into(),
             target_prompt: "a blue car".into(),
             steps: 4,
@@ -158,6 +159,7 @@ fn every_preset_runs() {
             window: 2,
             ..EditConfig::preset(name).unwrap()
         };
+        config.tune.iter_mut().for_each(|t| t.steps = 3);
         let store = MemoryStore::default();
         let mut editor = Editor::new(&prior, config, &store);
         editor.controls = vec![canny(&prior)];

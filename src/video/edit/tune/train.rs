@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::Tuned;
 use crate::prior::Prior;
 use crate::prior::nn::adam::{AdamConfig, AdamW};
-use crate::prior::unet::UnetInputs;
+use crate::prior::unet::{Recomputed, UnetInputs};
 use crate::rng::{Rng, Stream};
 use crate::video::edit::attention::{AttentionConfig, FrameHook, Keys, References};
 use crate::video::edit::config::CameraConfig;
@@ -20,7 +20,8 @@ use crate::{Error, Result};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TuneConfig {
-    /// What the clip shows.
+    /// What the clip shows; in an edit, its source prompt.
+    #[serde(skip)]
     pub prompt: String,
     /// Frames, spread evenly over the clip; the first of them is the key frame.
     pub frames: usize,
@@ -32,7 +33,8 @@ pub struct TuneConfig {
     pub max_grad_norm: f64,
     /// Keys timesteps and noise.
     pub seed: u64,
-    /// For priors that take a camera; the same as the edit's.
+    /// For priors that take a camera; in an edit, the edit's.
+    #[serde(skip)]
     pub camera: CameraConfig,
 }
 
@@ -73,17 +75,20 @@ pub fn tune(
     let adam = AdamConfig { max_grad_norm: norm, ..AdamConfig::default() };
     let mut optimizer = AdamW::new(tuned.vars().clone(), adam)?;
     for step in 0..config.steps {
-        let loss = clip.step(prior, tuned, &mut optimizer, config, step as u32)?;
+        let done = clip.loss(prior, tuned, config.seed, step as u32)?;
+        let loss = done.loss.to_dtype(DType::F64)?.to_scalar::<f64>()?;
         if !loss.is_finite() {
             return Err(Error::Failed(format!("tuning: the loss is {loss}")).hint("lower the learning rate"));
         }
+        let parts: Vec<_> = done.gradients.iter().collect();
+        optimizer.step_sum(&parts, config.rate)?;
         progress(step + 1, config.steps, loss)?;
     }
     Ok(())
 }
 
 /// The chosen frames as the U-Net sees them.
-struct Clip {
+pub(in crate::video::edit) struct Clip {
     latents: Tensor,
     cameras: Option<Tensor>,
     context: Tensor,
@@ -91,7 +96,13 @@ struct Clip {
 }
 
 impl Clip {
-    fn new(prior: &Prior, source: &dyn FrameSource, chosen: &[usize], config: &TuneConfig) -> Result<Self> {
+    /// Of the `chosen` frames.
+    pub(in crate::video::edit) fn new(
+        prior: &Prior,
+        source: &dyn FrameSource,
+        chosen: &[usize],
+        config: &TuneConfig,
+    ) -> Result<Self> {
         let latents = chosen
             .iter()
             .map(|i| {
@@ -108,20 +119,19 @@ impl Clip {
         })
     }
 
-    /// One step; the loss before it.
-    fn step(
+    /// The loss of a step and its gradients.
+    pub(in crate::video::edit) fn loss(
         &self,
         prior: &Prior,
         tuned: &Tuned,
-        optimizer: &mut AdamW,
-        config: &TuneConfig,
+        seed: u64,
         step: u32,
-    ) -> Result<f64> {
+    ) -> Result<Recomputed> {
         let frames = self.latents.dim(0)?;
         let total = prior.schedule.len() as u32;
-        let t = Rng::new(config.seed, Stream::Timestep, step).below(0, total) as f32;
+        let t = Rng::new(seed, Stream::Timestep, step).below(0, total) as f32;
         let times = vec![t; frames];
-        let noise = crate::sample::normal_like(&self.latents, &Rng::new(config.seed, Stream::Noise, step))?;
+        let noise = crate::sample::normal_like(&self.latents, &Rng::new(seed, Stream::Noise, step))?;
         let noisy = prior.schedule.add_noise(&self.latents, &noise, &times)?;
         let target = prior.schedule.target(&self.latents, &noise, &times)?;
         let rays = prior.unet.with_rays(&noisy, self.cameras.as_ref())?;
@@ -142,10 +152,6 @@ impl Clip {
             hook: Some(&hook),
             ..UnetInputs::new(rays.as_ref().unwrap_or(&noisy), &time, &self.context)
         };
-        let done =
-            prior.unet.backward_recomputed(&inputs, |out| Ok((out - &target)?.sqr()?.mean_all()?))?;
-        let parts: Vec<_> = done.gradients.iter().collect();
-        optimizer.step_sum(&parts, config.rate)?;
-        Ok(done.loss.to_dtype(DType::F64)?.to_scalar::<f64>()?)
+        prior.unet.backward_recomputed(&inputs, |out| Ok((out - &target)?.sqr()?.mean_all()?))
     }
 }
