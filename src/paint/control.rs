@@ -27,19 +27,11 @@ pub fn edges(picture: &RgbImage) -> RgbImage {
     })
 }
 
-/// Loads a `ControlNet` from a folder with its config and weights (or whose `controlnet/` has them), for
-/// pictures of `size` (width, height).
+/// Loads a `ControlNet` from a folder with its config and weights (or whose `controlnet/` has them).
 ///
 /// # Errors
 /// If it is missing, damaged, or made for another prior.
-pub fn load(
-    dir: &Path,
-    prior: &Prior,
-    picture: &RgbImage,
-    size: (u32, u32),
-    scale: f64,
-    guess: bool,
-) -> Result<Control> {
+pub fn network(dir: &Path, prior: &Prior) -> Result<ControlNet> {
     if !dir.is_dir() {
         return Err(Error::invalid("--controlnet", format!("no folder {}", dir.display()))
             .hint("give a folder with config.json and diffusion_pytorch_model.safetensors"));
@@ -54,6 +46,22 @@ pub fn load(
     if !fits {
         return Err(Error::file(dir, "does not fit the prior").hint("it was made for another model"));
     }
+    Ok(net)
+}
+
+/// [`network`] with its picture, for pictures of `size` (width, height).
+///
+/// # Errors
+/// As [`network`].
+pub fn load(
+    dir: &Path,
+    prior: &Prior,
+    picture: &RgbImage,
+    size: (u32, u32),
+    scale: f64,
+    guess: bool,
+) -> Result<Control> {
+    let net = network(dir, prior)?;
     let picture = tensor(picture, size, &prior.device)?.affine(0.5, 0.5)?.clamp(0f32, 1f32)?;
     Ok(Control { net, picture, scale, guess })
 }

@@ -21,7 +21,7 @@ use candle_core::Tensor;
 pub use noise::normal_like;
 pub use sampler::{Dpm, Progress, Sampler};
 pub use trajectory::{Clip, Level, Trajectory};
-pub use unet::{Control, UnetPredictor};
+pub use unet::{Control, Hooks, UnetPredictor};
 
 use crate::Result;
 

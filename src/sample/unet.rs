@@ -8,6 +8,7 @@ use crate::prior::Prior;
 use crate::prior::conditioning::Conditioning;
 use crate::prior::control::{ControlNet, Residuals};
 use crate::prior::nn;
+use crate::prior::unet::attention::AttentionHook;
 use crate::prior::unet::{Added, UnetInputs};
 
 /// ε̂ of a prior under given texts, cameras and control pictures.
@@ -24,13 +25,24 @@ pub struct UnetPredictor<'a> {
     pub further: Option<Tensor>,
     /// Pictures that steer.
     pub controls: &'a [Control],
+    /// Stand in for the networks' attentions.
+    pub hooks: Option<&'a dyn Hooks>,
+}
+
+/// Attention hooks of a predictor. Branches are evaluated side by side: each needs a hook of its own.
+pub trait Hooks: Sync {
+    /// Of the U-Net.
+    fn unet(&self, branch: Branch) -> Option<&dyn AttentionHook>;
+
+    /// Of the network of the control `index`.
+    fn control(&self, index: usize, branch: Branch) -> Option<&dyn AttentionHook>;
 }
 
 /// A `ControlNet` with its picture.
 pub struct Control {
     /// The network.
     pub net: ControlNet,
-    /// `[1, 3, H, W]` in 0..1.
+    /// `[1, 3, H, W]` in 0..1, or one picture a sample.
     pub picture: Tensor,
     /// How much its residuals count; 1 as trained.
     pub scale: f64,
@@ -41,7 +53,7 @@ pub struct Control {
 impl<'a> UnetPredictor<'a> {
     /// Texts only.
     pub fn new(prior: &'a Prior, unconditional: Conditioning, conditional: Conditioning) -> Self {
-        Self { prior, unconditional, conditional, cameras: None, further: None, controls: &[] }
+        Self { prior, unconditional, conditional, cameras: None, further: None, controls: &[], hooks: None }
     }
 }
 
@@ -88,6 +100,7 @@ impl UnetPredictor<'_> {
         let output = unet.predict(&UnetInputs {
             down_residuals: residuals.as_ref().map_or(&[], |r| &r.down),
             mid_residual: residuals.as_ref().map(|r| &r.mid),
+            hook: self.hooks.and_then(|h| h.unet(branch)),
             ..inputs
         })?;
         self.prior.schedule.to_epsilon(&output, x_t, t)
@@ -106,13 +119,17 @@ impl UnetPredictor<'_> {
     fn residuals(&self, inputs: &UnetInputs<'_>, x_t: &Tensor, branch: Branch) -> Result<Option<Residuals>> {
         let rows = x_t.dim(0)?;
         let mut sum: Option<Residuals> = None;
-        for control in self.controls {
+        for (index, control) in self.controls.iter().enumerate() {
             if control.guess && branch != Branch::Conditional {
                 continue;
             }
             // A ControlNet that was trained beside an inpainting U-Net sees the latents alone.
             let own = control.net.config.unet.in_channels == inputs.sample.dim(1)?;
-            let inputs = UnetInputs { sample: if own { inputs.sample } else { x_t }, ..*inputs };
+            let inputs = UnetInputs {
+                sample: if own { inputs.sample } else { x_t },
+                hook: self.hooks.and_then(|h| h.control(index, branch)),
+                ..*inputs
+            };
             let (_, c, h, w) = control.picture.dims4()?;
             let picture = control.picture.expand((rows, c, h, w))?.contiguous()?;
             let got = control.net.forward(&inputs, &picture, control.scale, control.guess)?;

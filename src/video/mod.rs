@@ -1,6 +1,8 @@
 //! Clips: reading, editing, judging and writing them.
 
 pub mod batch;
+pub mod diffusion;
+pub mod edit;
 pub mod editor;
 pub mod fit;
 pub mod interpolate;
