@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::progress::{Display, Mode};
 use crate::config::layers::{self, Layer};
-use crate::config::{Config, presets};
+use crate::config::{Config, methods, presets};
 use crate::generate::folder::RunFolder;
 use crate::generate::{Job, prompt};
 use crate::{Error, Result};
@@ -36,7 +36,9 @@ pub(crate) struct Args {
     /// `mini` (embedded) or a folder in the diffusers layout [default: mini].
     #[arg(long, value_name = "NAME|DIR", help_heading = "What is computed")]
     prior: Option<String>,
-    /// How the prior guides: sds [default: sds].
+    /// How the prior guides: a loss (sds, sjc, vsd, csd, nfsd, ism) or a system with its settings
+    /// (dreamfusion, sjc, prolificdreamer, hifa, luciddreamer; some also with `-original` for the
+    /// numbers of their authors) [default: sds].
     #[arg(long, value_name = "NAME", help_heading = "What is computed")]
     method: Option<String>,
     /// Strength of classifier-free guidance [default: 10].
@@ -100,10 +102,14 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
 /// Presets, file and flags; a resumed run's own configuration takes the presets' place.
 fn resolve(args: &Args, folder: &RunFolder) -> Result<Config> {
     let saved = folder.file("config.toml");
+    let resumed = args.scene.is_none() && args.resume && saved.exists();
     let mut all = match &args.scene {
-        None if args.resume && saved.exists() => vec![Layer::read(&saved)?],
+        None if resumed => vec![Layer::read(&saved)?],
         scene => presets::layers(scene.as_deref())?,
     };
+    if let Some(method) = &args.method {
+        all.push(methods::layer(method, resumed)?);
+    }
     all.extend(flags(args)?);
     layers::resolve(&all)
 }
@@ -119,7 +125,6 @@ fn flags(args: &Args) -> Result<Vec<Layer>> {
     flag("--steps", "optim.steps", args.steps.map(Into::into));
     flag("--seed", "seed", args.seed.map(Into::into));
     flag("--prior", "prior", args.prior.clone().map(Into::into));
-    flag("--method", "method", args.method.clone().map(Into::into));
     flag("--guidance-scale", "sds.guidance_scale", args.guidance_scale.map(Into::into));
     flag("--device", "device", args.device.clone().map(Into::into));
     flag("--no-preview", "output.preview_every", args.no_preview.then(|| 0.into()));
