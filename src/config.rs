@@ -7,6 +7,7 @@
 
 pub mod layers;
 mod limits;
+pub mod methods;
 pub mod presets;
 mod tables;
 
@@ -18,7 +19,9 @@ use crate::field::{AdamConfig, FieldConfig};
 use crate::mesh::MeshOptions;
 use crate::render::volume::VolumeConfig;
 pub use crate::suggest::nearest;
-pub use tables::{CameraConfig, Method, OptimConfig, OutputConfig, RegularizeConfig, SdsConfig};
+pub use tables::{
+    CameraConfig, Method, OptimConfig, OutputConfig, RegularizeConfig, SdsConfig, ShadingConfig, VsdConfig,
+};
 
 /// Everything that decides what a run computes, and how often it reports.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -40,6 +43,10 @@ pub struct Config {
     pub volume: VolumeConfig,
     /// Score distillation.
     pub sds: SdsConfig,
+    /// Particles of VSD.
+    pub vsd: VsdConfig,
+    /// Light.
+    pub shading: ShadingConfig,
     /// Weights of the regularisers.
     pub regularize: RegularizeConfig,
     /// Steps and the course of the learning rates.
@@ -65,6 +72,8 @@ impl Default for Config {
             field: FieldConfig::default(),
             volume: VolumeConfig::default(),
             sds: SdsConfig::default(),
+            vsd: VsdConfig::default(),
+            shading: ShadingConfig::default(),
             regularize: RegularizeConfig::default(),
             optim: OptimConfig::default(),
             adam: AdamConfig::default(),

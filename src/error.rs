@@ -38,6 +38,9 @@ pub enum Error {
     /// The optimisation produced something unusable (NaN, empty surface…).
     #[error("{0}")]
     Failed(String),
+    /// A number that was to be learned from is NaN or infinite.
+    #[error("{0}")]
+    NotFinite(String),
     /// The user asked to stop; a checkpoint was saved.
     #[error("interrupted; progress is saved")]
     Interrupted,
@@ -81,6 +84,15 @@ impl Error {
         match self {
             Self::Hinted { hint, .. } => Some(hint),
             _ => None,
+        }
+    }
+
+    /// True for [`Error::NotFinite`], whatever hints are wrapped around it.
+    pub fn is_not_finite(&self) -> bool {
+        match self {
+            Self::NotFinite(_) => true,
+            Self::Hinted { source, .. } => source.is_not_finite(),
+            _ => false,
         }
     }
 

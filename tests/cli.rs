@@ -91,7 +91,7 @@ fn unknown_names_come_with_suggestions() {
         &["a jay", "--out", "a.glb", "--scene", "defualt"],
         &["there is no scene `defualt`", "did you mean `default`?", "default, draft, fine"],
     );
-    refused(&["a jay", "--out", "a.glb", "--method", "vsd"], &["`method`", "sds"]);
+    refused(&["a jay", "--out", "a.glb", "--method", "vds"], &["no method `vds`", "prolificdreamer"]);
 }
 
 #[test]

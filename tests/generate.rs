@@ -84,14 +84,13 @@ impl NoisePredictor for Gaussian<'_> {
 struct Sphere {
     schedule: Schedule,
     sds: Sds,
-    seed: u64,
 }
 
 impl Sphere {
     fn new(config: &Config) -> Self {
         let schedule = Schedule::new(ScheduleConfig::default()).unwrap();
         let sds = Sds::new(schedule.clone(), config.sds.loss()).unwrap();
-        Self { schedule, sds, seed: config.seed }
+        Self { schedule, sds }
     }
 }
 
@@ -100,16 +99,17 @@ impl Guide for Sphere {
         "sphere".into()
     }
 
-    fn guide(&self, views: &Views<'_>, _timings: &mut Timings) -> Result<Guidance> {
+    fn guide(&mut self, views: &Views<'_>, _timings: &mut Timings) -> Result<Guidance> {
         let shape = (views.cameras.len(), 3, views.size, views.size);
         let z = Tensor::from_slice(views.pixels, shape, &Tensors::Cpu)?;
         let mean = Tensor::from_vec(pictures(views), shape, &Tensors::Cpu)?;
         let predictor = Gaussian { mean, schedule: &self.schedule };
-        let sds = self.sds.gradient(&z, &predictor, views.step, views.progress, self.seed)?;
+        let sds = self.sds.gradient(&z, &predictor, views.step, views.progress, views.seed)?;
         Ok(Guidance {
             gradient: sds.gradient.flatten_all()?.to_vec1()?,
             rms: sds.rms[0] as f32,
             timestep: sds.t[0],
+            learned: 0.0,
         })
     }
 }
@@ -144,7 +144,7 @@ fn job(dir: &Path, config: Config, resume: bool) -> Job {
 
 fn go(job: &Job, listener: &mut dyn FnMut(&Event)) -> Result<Summary> {
     let never = AtomicBool::new(false);
-    run_with(job, &Device::cpu(), &Sphere::new(&job.config), Timings::default(), &never, listener)
+    run_with(job, &Device::cpu(), &mut Sphere::new(&job.config), Timings::default(), &never, listener)
 }
 
 /// Runs until `steps` steps are done, then asks for a stop.
@@ -152,7 +152,7 @@ fn stopped_after(steps: u32, job: &Job) -> Vec<Event> {
     let cancel = AtomicBool::new(false);
     let mut events = Vec::new();
     let result =
-        run_with(job, &Device::cpu(), &Sphere::new(&job.config), Timings::default(), &cancel, &mut |e| {
+        run_with(job, &Device::cpu(), &mut Sphere::new(&job.config), Timings::default(), &cancel, &mut |e| {
             if matches!(e, Event::Step(s) if s.step == steps) {
                 cancel.store(true, Ordering::Relaxed);
             }
@@ -281,29 +281,178 @@ fn damaged_checkpoints_and_other_settings() {
     let mut replaced = false;
     let again = |e: &Event| matches!(e, Event::Warning { message, .. } if message.contains("3 of 30 steps"));
     let cancel = AtomicBool::new(true);
-    let result =
-        run_with(&job, &Device::cpu(), &Sphere::new(&job.config), Timings::default(), &cancel, &mut |e| {
-            replaced |= again(e)
-        });
+    let result = run_with(
+        &job,
+        &Device::cpu(),
+        &mut Sphere::new(&job.config),
+        Timings::default(),
+        &cancel,
+        &mut |e| replaced |= again(e),
+    );
     assert!(matches!(result, Err(Error::Interrupted)) && replaced);
+}
+
+/// A guide that answers with nothing but NaN at some steps.
+struct Nonsense {
+    /// Steps without an answer.
+    broken: std::ops::Range<u32>,
+    /// Through the gradient instead of the log's number.
+    hidden: bool,
+    /// Steps it was asked for.
+    asked: Vec<u32>,
+}
+
+impl Guide for Nonsense {
+    fn identity(&self) -> String {
+        "nonsense".into()
+    }
+
+    fn guide(&mut self, views: &Views<'_>, _timings: &mut Timings) -> Result<Guidance> {
+        self.asked.push(views.step);
+        let bad = self.broken.contains(&views.step);
+        let mut gradient = vec![1e-3; views.pixels.len()];
+        if bad && self.hidden {
+            gradient[7] = f32::NAN;
+        }
+        let rms = if bad && !self.hidden { f32::NAN } else { 1.0 };
+        Ok(Guidance { gradient, rms, timestep: 1.0, learned: 0.0 })
+    }
+}
+
+fn nonsense(broken: std::ops::Range<u32>, hidden: bool) -> Nonsense {
+    Nonsense { broken, hidden, asked: Vec::new() }
 }
 
 #[test]
 fn a_diverging_run_is_stopped_with_a_hint() {
-    struct Nonsense;
-    impl Guide for Nonsense {
-        fn identity(&self) -> String {
-            "nonsense".into()
-        }
-        fn guide(&self, views: &Views<'_>, _timings: &mut Timings) -> Result<Guidance> {
-            let gradient = vec![0.0; views.pixels.len()];
-            Ok(Guidance { gradient, rms: if views.step == 2 { f32::NAN } else { 1.0 }, timestep: 1.0 })
-        }
-    }
     let dir = tempfile::tempdir().unwrap();
-    let job = job(dir.path(), config(9), false);
+    let job = job(dir.path(), config(30), false);
     let never = AtomicBool::new(false);
-    let e = run_with(&job, &Device::cpu(), &Nonsense, Timings::default(), &never, &mut |_| {}).unwrap_err();
-    assert_eq!(e.to_string(), "the optimisation diverged at step 3");
+    let mut guide = nonsense(2..30, false);
+    let run = run_with(&job, &Device::cpu(), &mut guide, Timings::default(), &never, &mut |_| {});
+    let e = run.unwrap_err();
+    assert!(e.to_string().starts_with("the optimisation diverged at step 12: "), "{e}");
+    assert!(e.to_string().ends_with("(seed 3)"), "{e}");
     assert!(e.hint_text().is_some() && !job.folder.product().exists());
+}
+
+#[test]
+fn a_step_without_a_gradient_is_left_out_and_told_and_the_rest_is_as_if_it_had_not_been() {
+    for hidden in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        let job = job(dir.path(), config(9), false);
+        let never = AtomicBool::new(false);
+        let (mut warnings, mut steps) = (Vec::new(), Vec::new());
+        let mut guide = nonsense(4..6, hidden);
+        run_with(&job, &Device::cpu(), &mut guide, Timings::default(), &never, &mut |e| match e {
+            Event::Warning { message, .. } => warnings.push(message.clone()),
+            Event::Step(s) => steps.push(s.step),
+            _ => {}
+        })
+        .unwrap();
+        assert_eq!(steps, [1, 2, 3, 4, 7, 8, 9]);
+        let told: Vec<_> = warnings.iter().filter(|w| w.contains("is left out")).collect();
+        assert_eq!(told.len(), 2, "{warnings:?}");
+        assert!(told[0].starts_with("step 5 is left out: ") && told[0].ends_with("(seed 3)"), "{told:?}");
+        let state = Checkpoint::read(&job.folder.file(CURRENT)).unwrap().state;
+        assert!(state.values().flatten().all(|x| x.is_finite()));
+        // Adam has taken as many steps as there were gradients.
+        assert_eq!(state["progress"][0], 7.0);
+    }
+}
+
+/// A guide that wants nothing to be seen, until the scene is begun anew; counts what it has learned.
+struct Eraser {
+    seed: u64,
+    learned: f32,
+}
+
+impl Guide for Eraser {
+    fn identity(&self) -> String {
+        "eraser".into()
+    }
+
+    fn guide(&mut self, views: &Views<'_>, _timings: &mut Timings) -> Result<Guidance> {
+        self.learned += 1.0;
+        let n = views.size * views.size;
+        let first = views.seed == self.seed;
+        // Towards the corner, which shows the background; afterwards the sphere.
+        let want = pictures(views);
+        let gradient = views.pixels.iter().enumerate().map(|(i, p)| {
+            let corner = views.pixels[i / n * n];
+            let to = if first { corner } else { want[i] };
+            p - to
+        });
+        Ok(Guidance { gradient: gradient.collect(), rms: 1.0, timestep: 1.0, learned: self.learned })
+    }
+
+    fn state(&self) -> Result<gen3d::generate::checkpoint::State> {
+        Ok([("learned".to_owned(), vec![self.learned])].into())
+    }
+
+    fn load_state(&mut self, state: &gen3d::generate::checkpoint::State) -> Result<()> {
+        self.learned = state["learned"][0];
+        Ok(())
+    }
+
+    fn reset(&mut self) -> Result<()> {
+        self.learned = 0.0;
+        Ok(())
+    }
+}
+
+#[test]
+fn an_empty_scene_is_begun_anew_and_resumes_like_any_other() {
+    let mut c = config(150);
+    c.adam.lr_grid = 0.1;
+    c.regularize.sparsity = 3.0;
+    let go = |job: &Job, cancel_at: Option<u32>| {
+        let (cancel, mut events) = (AtomicBool::new(false), Vec::new());
+        let mut steps = 0;
+        let mut guide = Eraser { seed: 3, learned: 0.0 };
+        let result = run_with(job, &Device::cpu(), &mut guide, Timings::default(), &cancel, &mut |e| {
+            steps += u32::from(matches!(e, Event::Step(_)));
+            cancel.store(cancel_at.is_some_and(|at| steps >= at), Ordering::Relaxed);
+            events.push(e.clone());
+        });
+        (result, events)
+    };
+    let dirs = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let whole = job(dirs[0].path(), c.clone(), false);
+    let (result, events) = go(&whole, None);
+    result.unwrap();
+    let restarts: Vec<_> = events
+        .iter()
+        .filter_map(|e| match e {
+            Event::Restarted { step, reason, seed } => Some((*step, reason.clone(), *seed)),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(restarts.len(), 1, "{restarts:?}");
+    let (at, reason, seed) = &restarts[0];
+    assert!(*at >= 20 && reason == "the scene is empty" && *seed != 3);
+    // Interrupted in the second attempt and resumed: the same bytes, the guide's memory included.
+    let mut parts = job(dirs[1].path(), c, false);
+    assert!(matches!(go(&parts, Some(at + 30)).0, Err(Error::Interrupted)));
+    parts.resume = true;
+    go(&parts, None).0.unwrap();
+    let state = |job: &Job| Checkpoint::read(&job.folder.file(CURRENT)).unwrap().state;
+    assert!(state(&whole) == state(&parts), "the states differ");
+    assert_eq!(state(&whole)["guide.learned"], [150.0], "forgotten with the first attempt");
+    assert!(fs::read(whole.folder.product()).unwrap() == fs::read(parts.folder.product()).unwrap());
+}
+
+#[test]
+fn particles_are_different_assets_of_one_run() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut c = config(12);
+    c.method = gen3d::config::Method::Vsd;
+    c.vsd.particles = 2;
+    let job = job(dir.path(), c, false);
+    let summary = go(&job, &mut |_| {}).unwrap();
+    assert_eq!(summary.others, [dir.path().join("ball-2.glb")]);
+    let [first, second] = ["ball.glb", "ball-2.glb"].map(|n| fs::read(dir.path().join(n)).unwrap());
+    assert!(first != second && job.folder.file("sheet-2.png").exists());
+    let state = Checkpoint::read(&job.folder.file(CURRENT)).unwrap().state;
+    assert!(state["particle1.progress"][0] == 12.0 && state["progress"][0] == 12.0);
 }

@@ -1,6 +1,7 @@
 //! What `gen3d bench` and the criterion benches time: one workload a file, all sizes fixed, so that two
 //! machines or two days can be compared; ratios within a run mean more than its milliseconds.
 
+pub mod particles;
 pub mod prior;
 pub mod render;
 

@@ -99,7 +99,7 @@ fn plan(args: &BatchArgs) -> Result<Batch> {
         prompt::check(p.text.as_ref())?;
     }
     let mut all = presets::layers(args.choices.scene())?;
-    all.extend(args.choices.layers()?);
+    all.extend(args.choices.layers(false)?);
     let config = layers::resolve(&all)?;
     let (dir, format) = (args.out_dir.clone(), args.format.clone());
     Ok(Batch { prompts: list, dir, format, config, retries: args.retries })

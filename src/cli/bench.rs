@@ -6,11 +6,12 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
-use crate::bench::{median, prior, render::Workload};
+use crate::bench::{median, particles, prior, render::Workload};
 use crate::error::{Error, Result};
 use crate::gpu::adapter::Request;
 use crate::gpu::backend::Device;
 use crate::prior::files::Folder;
+use crate::prior::schedule::{self, Schedule};
 
 /// What to time.
 #[derive(Debug, Subcommand)]
@@ -19,6 +20,25 @@ pub(crate) enum BenchCommand {
     Render(RenderArgs),
     /// A prior's networks at working sizes, and the memory they take.
     Prior(PriorArgs),
+    /// What score distillation finds and what VSD samples: particles in the plane, and a figure of them.
+    Particles(ParticlesArgs),
+}
+
+/// Options of `gen3d bench particles`.
+#[derive(Debug, Args)]
+pub(crate) struct ParticlesArgs {
+    /// The figure to write: the start, SDS, VSD
+    #[arg(short, long, value_name = "PNG")]
+    out: std::path::PathBuf,
+    /// Number of particles
+    #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u16).range(2..=4096))]
+    particles: u16,
+    /// Steps of each method
+    #[arg(long, default_value_t = 600, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    steps: u32,
+    /// Seed of start and noise
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
 }
 
 /// Options of `gen3d bench prior`.
@@ -73,7 +93,45 @@ pub(crate) fn run(command: BenchCommand) -> Result<()> {
     match command {
         BenchCommand::Render(args) => bench_render(&args),
         BenchCommand::Prior(args) => bench_prior(&args),
+        BenchCommand::Particles(args) => bench_particles(&args),
     }
+}
+
+fn bench_particles(args: &ParticlesArgs) -> Result<()> {
+    let schedule = Schedule::new(schedule::Config::default())?;
+    let ends = particles::run(&schedule, usize::from(args.particles), args.steps, args.seed)?;
+    let mut bytes = std::io::Cursor::new(Vec::new());
+    particles::figure(&ends)
+        .write_to(&mut bytes, image::ImageFormat::Png)
+        .map_err(|e| Error::Failed(format!("png: {e}")))?;
+    crate::asset::replace(&args.out, &bytes.into_inner())?;
+    let modes = |name: &str, points: &[f64]| {
+        for (i, (share, mean, c)) in particles::by_mode(points).into_iter().enumerate() {
+            let _ = writeln!(
+                std::io::stdout(),
+                "{name:<7} mode {i}: share {share:.2}, mean ({:.2}, {:.2}), variance ({:.3}, {:.3})",
+                mean[0],
+                mean[1],
+                c[0],
+                c[2]
+            );
+        }
+    };
+    for (i, b) in particles::target().iter().enumerate() {
+        let (m, c) = (b.mean, b.covariance);
+        let _ = writeln!(
+            std::io::stdout(),
+            "prior   mode {i}: share {:.2}, mean ({:.2}, {:.2}), variance ({:.3}, {:.3})",
+            b.weight,
+            m[0],
+            m[1],
+            c[0],
+            c[2]
+        );
+    }
+    modes("SDS", &ends.sds);
+    modes("VSD", &ends.vsd);
+    Ok(())
 }
 
 fn bench_prior(args: &PriorArgs) -> Result<()> {

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::progress::{Display, Mode};
 use crate::config::layers::{self, Layer};
-use crate::config::{Config, presets};
+use crate::config::{Config, methods, presets};
 use crate::generate::folder::RunFolder;
 use crate::generate::{Job, prompt};
 use crate::{Error, Result};
@@ -58,7 +58,9 @@ pub(crate) struct Choices {
     /// `mini` (embedded) or a folder in the diffusers layout [default: mini].
     #[arg(long, value_name = "NAME|DIR", help_heading = "What is computed")]
     prior: Option<String>,
-    /// How the prior guides: sds [default: sds].
+    /// How the prior guides: a loss (sds, sjc, vsd, csd, nfsd, ism) or a system with its settings
+    /// (dreamfusion, sjc, prolificdreamer, hifa, luciddreamer; some also with `-original` for the
+    /// numbers of their authors) [default: sds].
     #[arg(long, value_name = "NAME", help_heading = "What is computed")]
     method: Option<String>,
     /// Strength of classifier-free guidance [default: 1.5].
@@ -105,11 +107,12 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
 /// Presets, file and flags; a resumed run's own configuration takes the presets' place.
 fn resolve(args: &Args, folder: &RunFolder) -> Result<Config> {
     let saved = folder.file("config.toml");
+    let resumed = args.choices.scene().is_none() && args.resume && saved.exists();
     let mut all = match args.choices.scene() {
-        None if args.resume && saved.exists() => vec![Layer::read(&saved)?],
+        None if resumed => vec![Layer::read(&saved)?],
         scene => presets::layers(scene)?,
     };
-    all.extend(args.choices.layers()?);
+    all.extend(args.choices.layers(resumed)?);
     if args.no_preview {
         all.push(Layer::one("--no-preview", "output.preview_every", 0));
     }
@@ -122,9 +125,12 @@ impl Choices {
         self.scene.as_deref()
     }
 
-    /// The flags, as layers over the presets.
-    pub(crate) fn layers(&self) -> Result<Vec<Layer>> {
+    /// The method and the flags, as layers over the presets; `resumed`: over a run's own configuration.
+    pub(crate) fn layers(&self, resumed: bool) -> Result<Vec<Layer>> {
         let mut out = Vec::new();
+        if let Some(method) = &self.method {
+            out.push(methods::layer(method, resumed)?);
+        }
         for text in &self.set {
             out.push(Layer::assignment(text)?);
         }
@@ -134,7 +140,6 @@ impl Choices {
         flag("--steps", "optim.steps", self.steps.map(Into::into));
         flag("--seed", "seed", self.seed.map(Into::into));
         flag("--prior", "prior", self.prior.clone().map(Into::into));
-        flag("--method", "method", self.method.clone().map(Into::into));
         flag("--guidance-scale", "sds.guidance_scale", self.guidance_scale.map(Into::into));
         flag("--device", "device", self.device.clone().map(Into::into));
         Ok(out)

@@ -54,6 +54,11 @@ impl Display {
             }
             Event::StageStarted { stage } => self.start(*stage),
             Event::Resumed { step } => self.say(&format!("resumed after step {step}")),
+            Event::Restarted { step, reason, seed } => {
+                let text = format!("{reason} after {step} steps: beginning again with seed {seed}");
+                self.bar.suspend(|| report::warning(&text, None));
+                self.tenths = 0;
+            }
             Event::Step(report) => self.step(report),
             Event::Preview { .. } | Event::Checkpoint { .. } => {}
             Event::Warning { message, hint } => {
@@ -120,6 +125,9 @@ impl Display {
         let kib = summary.bytes.div_ceil(1024);
         let text = format!("{} triangles, {kib} KiB, {}", summary.mesh.triangles, seconds(summary.seconds));
         self.say(&text);
+        for other in &summary.others {
+            self.say(&format!("another: {}", other.display()));
+        }
         if self.mode == Mode::Verbose {
             self.say(&table(summary));
         }

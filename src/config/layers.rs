@@ -49,6 +49,13 @@ impl Layer {
         Self { origin: origin.into(), table }
     }
 
+    /// The same layer with one of its topmost keys alone.
+    #[must_use]
+    pub(super) fn only(mut self, key: &str) -> Self {
+        self.table.retain(|k, _| k == key);
+        self
+    }
+
     /// `KEY=VALUE` with the value in TOML's notation; a value that is not TOML is taken as a string.
     ///
     /// # Errors

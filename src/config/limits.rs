@@ -2,7 +2,7 @@
 
 use std::fmt::Display;
 
-use super::Config;
+use super::{Config, Method};
 use crate::render::volume::VolumeRenderer;
 use crate::{Error, Result};
 
@@ -29,6 +29,9 @@ pub(super) fn validate(c: &Config) -> Result<()> {
     ] {
         within(key, value, 0.0, 10_000.0)?;
     }
+    within("regularize.orientation_ramp", c.regularize.orientation_ramp, 0.0, 1.0)?;
+    within("regularize.opaque_from", c.regularize.opaque_from, 0.0, 1.0)?;
+    within("optim.retries", c.optim.retries, 0, 10)?;
     optim(c)?;
     c.mesh.validate()?;
     c.export.validate()?;
@@ -39,6 +42,10 @@ pub(super) fn validate(c: &Config) -> Result<()> {
 fn camera(c: &Config) -> Result<()> {
     within("camera.views", c.camera.views, 1, 64)?;
     within("camera.size", c.camera.size, 16, 512)?;
+    if c.camera.late_size > 0 {
+        within("camera.late_size", c.camera.late_size, 16, 512)?;
+    }
+    within("camera.late_from", c.camera.late_from, 0.0, 1.0)?;
     within("camera.fov", c.camera.fov, 5.0, 120.0)?;
     within("camera.distance", c.camera.distance, 1.2, 10.0)?;
     within("camera.distance_jitter", c.camera.distance_jitter, 0.0, 0.5)?;
@@ -51,7 +58,45 @@ fn sds(c: &Config) -> Result<()> {
     within("sds.guidance_scale", c.sds.guidance_scale, 0.0, 1000.0)?;
     within("sds.guidance_rescale", c.sds.guidance_rescale, 0.0, 1.0)?;
     within("sds.max_gradient_rms", c.sds.max_gradient_rms, 0.0, 1000.0)?;
+    if c.sds.prior_size > 0 {
+        within("sds.prior_size", c.sds.prior_size, 16, 1024)?;
+    }
+    within("sds.image_weight", c.sds.image_weight, 0.0, 1000.0)?;
+    within("sds.ism_steps", c.sds.ism_steps, 1, 100)?;
+    within("sds.ism_interval", c.sds.ism_interval, 0.001, 0.999)?;
+    particles(c)?;
+    shading(c)?;
     c.sds.timesteps.check().map_err(|e| Error::invalid("sds.timesteps", e.to_string()))
+}
+
+fn particles(c: &Config) -> Result<()> {
+    within("vsd.particles", c.vsd.particles, 1, 16)?;
+    within("vsd.rank", c.vsd.rank, 1, 256)?;
+    within("vsd.learning_rate", c.vsd.learning_rate, 0.0, 1.0)?;
+    within("vsd.camera_dropout", c.vsd.camera_dropout, 0.0, 1.0)?;
+    if c.vsd.particles > 1 && c.method != Method::Vsd {
+        return Err(Error::invalid("vsd.particles", "more than one is only of use to `method = \"vsd\"`"));
+    }
+    if c.sds.perp_neg && !matches!(c.method, Method::Sds | Method::Sjc | Method::Vsd) {
+        return Err(Error::invalid("sds.perp_neg", "goes with the methods sds, sjc and vsd"));
+    }
+    Ok(())
+}
+
+fn shading(c: &Config) -> Result<()> {
+    let s = &c.shading;
+    for (key, value) in [
+        ("shading.from", s.from),
+        ("shading.lambertian", s.lambertian),
+        ("shading.textureless", s.textureless),
+        ("shading.ambient", s.ambient),
+        ("shading.diffuse", s.diffuse),
+    ] {
+        within(key, value, 0.0, 1.0)?;
+    }
+    let [near, far] = s.distance;
+    within("shading.distance", near, 0.1, 10.0)?;
+    within("shading.distance", far, near, 10.0)
 }
 
 fn optim(c: &Config) -> Result<()> {
@@ -72,11 +117,11 @@ fn optim(c: &Config) -> Result<()> {
 
 /// Upper bounds: the field, and the larger of the optimisation's and the mesher's working sets.
 pub(super) fn memory_estimate(c: &Config) -> u64 {
-    let rays = c.camera.views as usize * (c.camera.size as usize).pow(2);
+    let rays = c.camera.views as usize * (c.camera.largest() as usize).pow(2);
     let renderer = VolumeRenderer::memory(&c.field, &c.volume, rays);
     // A third of the bins at most, as measured; the occupancy grid skips the others.
     let work = renderer.work_at_most / 3;
-    renderer.parameters + work.max(c.mesh.memory_bytes() as u64)
+    u64::from(c.vsd.particles) * renderer.parameters + work.max(c.mesh.memory_bytes() as u64)
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::distill::{TimestepRange, Weighting};
+use crate::distill::{EstimatorConfig, Intervals, TimestepRange, Weighting};
 
 /// How the prior's opinion becomes a gradient.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -10,6 +10,16 @@ use crate::distill::{TimestepRange, Weighting};
 pub enum Method {
     /// Score distillation sampling (DreamFusion, eq. 3).
     Sds,
+    /// Score Jacobian chaining.
+    Sjc,
+    /// Variational score distillation (ProlificDreamer).
+    Vsd,
+    /// Classifier score distillation.
+    Csd,
+    /// Noise-free score distillation.
+    Nfsd,
+    /// Interval score matching (LucidDreamer).
+    Ism,
 }
 
 /// The camera rig: cameras on a sphere around the origin, looking at it. It must be the rig that
@@ -21,6 +31,10 @@ pub struct CameraConfig {
     pub views: u32,
     /// Pixels along a side (16 … 512); the prior decides what is sensible.
     pub size: u32,
+    /// Pixels along a side in the later part of the run (16 … 512); 0: as before.
+    pub late_size: u32,
+    /// Fraction of the run after which it is late (0 … 1).
+    pub late_from: f64,
     /// Vertical field of view in degrees (5 … 120).
     pub fov: f32,
     /// Distance of the camera from the origin in world units (1.2 … 10).
@@ -33,7 +47,28 @@ pub struct CameraConfig {
 
 impl Default for CameraConfig {
     fn default() -> Self {
-        Self { views: 4, size: 64, fov: 40.0, distance: 2.4, distance_jitter: 0.1, elevation: [-10.0, 50.0] }
+        Self {
+            views: 4,
+            size: 64,
+            late_size: 0,
+            late_from: 1.0,
+            fov: 40.0,
+            distance: 2.4,
+            distance_jitter: 0.1,
+            elevation: [-10.0, 50.0],
+        }
+    }
+}
+
+impl CameraConfig {
+    /// Pixels along a side at `progress` 0 … 1 of the run.
+    pub fn size_at(&self, progress: f64) -> u32 {
+        if self.late_size > 0 && progress >= self.late_from { self.late_size } else { self.size }
+    }
+
+    /// The most pixels along a side at any time.
+    pub fn largest(&self) -> u32 {
+        self.size.max(self.late_size)
     }
 }
 
@@ -51,6 +86,18 @@ pub struct SdsConfig {
     pub weighting: Weighting,
     /// Bound on the root mean square of a view's gradient (0 … 1000); 0 for none.
     pub max_gradient_rms: f64,
+    /// Pixels along a side that pictures are scaled to for the prior (16 … 1024); 0: as rendered.
+    pub prior_size: u32,
+    /// Push away from the views a camera does not see (Perp-Neg); for priors that are not told the camera.
+    pub perp_neg: bool,
+    /// SJC subtracts its own noise: less variance, the same mean.
+    pub variance_reduced: bool,
+    /// Weight of HiFA's loss on pictures, which decodes the prior's estimate (0 … 1000); 0: none.
+    pub image_weight: f64,
+    /// Inversion steps of ISM (1 … 100).
+    pub ism_steps: usize,
+    /// Fraction of the schedule between ISM's two predictions (0 … 1).
+    pub ism_interval: f64,
     /// Which timesteps, and how that changes over the run.
     pub timesteps: TimestepRange,
 }
@@ -66,6 +113,12 @@ impl Default for SdsConfig {
             negative_prompt: String::new(),
             weighting: Weighting::Sigma2,
             max_gradient_rms: 0.0,
+            prior_size: 0,
+            perp_neg: false,
+            variance_reduced: true,
+            image_weight: 0.0,
+            ism_steps: Intervals::default().steps,
+            ism_interval: Intervals::default().interval,
             timesteps: TimestepRange { max: [0.98, 0.3], ..TimestepRange::default() },
         }
     }
@@ -98,11 +151,101 @@ pub struct RegularizeConfig {
     pub orientation: f64,
     /// Square differences of neighbouring normals.
     pub smoothness: f64,
+    /// Fraction of the run over which `orientation` rises linearly from a hundredth of itself (0 … 1).
+    pub orientation_ramp: f64,
+    /// Fraction of the run before which `opaque` is left out (0 … 1).
+    pub opaque_from: f64,
+}
+
+impl RegularizeConfig {
+    /// The weights at `progress` 0 … 1 of the run.
+    pub fn at(&self, progress: f64) -> Self {
+        let mut out = self.clone();
+        if progress < self.orientation_ramp {
+            out.orientation *= 0.01 + 0.99 * progress / self.orientation_ramp;
+        }
+        if progress < self.opaque_from {
+            out.opaque = 0.0;
+        }
+        out
+    }
+}
+
+/// The particles of VSD, and what estimates their score.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct VsdConfig {
+    /// Assets of one run (1 … 16): each has a field and a file of its own, all share the estimate.
+    pub particles: u32,
+    /// Rank of the adapters (1 … 256).
+    pub rank: usize,
+    /// Their learning rate (0 … 1).
+    pub learning_rate: f64,
+    /// Share of the samples that are learned without the camera (0 … 1).
+    pub camera_dropout: f64,
+}
+
+impl Default for VsdConfig {
+    fn default() -> Self {
+        let EstimatorConfig { rank, learning_rate, camera_dropout } = EstimatorConfig::default();
+        Self { particles: 1, rank, learning_rate, camera_dropout }
+    }
+}
+
+impl VsdConfig {
+    /// The settings of the estimate.
+    pub fn estimator(&self) -> EstimatorConfig {
+        EstimatorConfig {
+            rank: self.rank,
+            learning_rate: self.learning_rate,
+            camera_dropout: self.camera_dropout,
+        }
+    }
+}
+
+/// Shading by a random lamp, for priors to judge shapes by. The embedded prior was trained on pictures
+/// with mild light of their own, and needs none.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ShadingConfig {
+    /// Fraction of the run before which everything is shown in its own colours (0 … 1); 1: always.
+    pub from: f64,
+    /// Share of views that are lit afterwards (0 … 1).
+    pub lambertian: f64,
+    /// Share of the lit views that are shown without colours (0 … 1).
+    pub textureless: f64,
+    /// Light from everywhere (0 … 1).
+    pub ambient: f64,
+    /// Light of the lamp (0 … 1).
+    pub diffuse: f64,
+    /// Nearest and farthest the lamp stands from the origin (0.1 … 10).
+    pub distance: [f32; 2],
+}
+
+impl Default for ShadingConfig {
+    fn default() -> Self {
+        Self {
+            from: 1.0,
+            lambertian: 0.75,
+            textureless: 0.5,
+            ambient: 0.1,
+            diffuse: 0.9,
+            distance: [0.8, 1.5],
+        }
+    }
 }
 
 impl Default for RegularizeConfig {
     fn default() -> Self {
-        Self { opaque: 0.05, sparsity: 0.05, z_variance: 0.05, orientation: 0.0, smoothness: 0.0 }
+        Self {
+            opaque: 0.05,
+            sparsity: 0.05,
+            z_variance: 0.05,
+            orientation: 0.0,
+            smoothness: 0.0,
+            orientation_ramp: 0.0,
+            opaque_from: 0.0,
+        }
     }
 }
 
@@ -116,11 +259,13 @@ pub struct OptimConfig {
     pub warmup: u32,
     /// Learning rates at the end as a fraction of the full ones, reached along a cosine (0 … 1).
     pub final_rate: f32,
+    /// Fresh starts with another seed if the scene ends up empty or as fog (0 … 10).
+    pub retries: u32,
 }
 
 impl Default for OptimConfig {
     fn default() -> Self {
-        Self { steps: 1200, warmup: 20, final_rate: 0.1 }
+        Self { steps: 1200, warmup: 20, final_rate: 0.1, retries: 2 }
     }
 }
 

@@ -71,6 +71,30 @@ pub struct Sds {
     config: SdsConfig,
 }
 
+/// Where in a run an evaluation is.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct At {
+    /// The optimisation step; with the seed it decides timesteps and noise.
+    pub step: u32,
+    /// Progress 0..=1 of the annealing.
+    pub progress: f64,
+    /// Seed of the random numbers.
+    pub seed: u64,
+}
+
+/// Latents with a step's noise.
+#[derive(Debug, Clone)]
+pub struct Noised {
+    /// The clean latents, detached.
+    pub z: Tensor,
+    /// The timestep of each sample.
+    pub t: Vec<f32>,
+    /// ε, shaped as z.
+    pub noise: Tensor,
+    /// α z + σ ε.
+    pub x_t: Tensor,
+}
+
 /// What one evaluation gives.
 #[derive(Debug, Clone)]
 pub struct SdsGradient {
@@ -115,7 +139,7 @@ impl Sds {
     /// the annealing. Timesteps and noise are keyed by `(seed, Timestep | Noise, step, index)`.
     ///
     /// # Errors
-    /// Those of the predictor, and [`Error::Failed`] if the gradient is not finite.
+    /// Those of the predictor, and [`Error::NotFinite`] if the gradient is not finite.
     pub fn gradient(
         &self,
         z: &Tensor,
@@ -124,22 +148,49 @@ impl Sds {
         progress: f64,
         seed: u64,
     ) -> Result<SdsGradient> {
-        let z = z.detach();
-        let batch = z.dim(0)?;
-        let t = self.timesteps(batch, step, progress, seed);
-        let noise = normal_like(&z, &Rng::new(seed, Stream::Noise, step))?;
-        let x_t = self.schedule.add_noise(&z, &noise, &t)?;
-        let mut eps = predictor.predict(&x_t, &t)?.detach();
-        let mut x0 = self.schedule.sample_from_epsilon(&eps, &x_t, &t)?;
+        let noised = self.noised(z, At { step, progress, seed })?;
+        let Noised { t, noise, x_t, .. } = &noised;
+        let mut eps = predictor.predict(x_t, t)?.detach();
+        let mut x0 = self.schedule.sample_from_epsilon(&eps, x_t, t)?;
         if let Some(threshold) = self.config.threshold {
             x0 = dynamic_threshold(&x0, threshold)?;
-            eps = self.schedule.epsilon_from_sample(&x0, &x_t, &t)?;
+            eps = self.schedule.epsilon_from_sample(&x0, x_t, t)?;
         }
+        self.weighted(&(eps - noise)?, noised, x0, step)
+    }
+
+    /// The noisy latents of a step: timesteps and noise are keyed by `(seed, Timestep | Noise, step,
+    /// index)`, so that every loss looks through the same noise.
+    ///
+    /// # Errors
+    /// Tensor errors of the device.
+    pub fn noised(&self, z: &Tensor, at: At) -> Result<Noised> {
+        let z = z.detach();
+        let t = self.timesteps(z.dim(0)?, at.step, at.progress, at.seed);
+        let noise = normal_like(&z, &Rng::new(at.seed, Stream::Noise, at.step))?;
+        let x_t = self.schedule.add_noise(&z, &noise, &t)?;
+        Ok(Noised { z, t, noise, x_t })
+    }
+
+    /// The schedule the loss noises by.
+    pub fn schedule(&self) -> &Schedule {
+        &self.schedule
+    }
+
+    /// w(t) times `residual`, clipped, as the mean over the batch.
+    pub(super) fn weighted(
+        &self,
+        residual: &Tensor,
+        noised: Noised,
+        x0: Tensor,
+        step: u32,
+    ) -> Result<SdsGradient> {
+        let Noised { z, t, .. } = noised;
         let weights = t
             .iter()
             .map(|&t| self.config.weighting.weight(self.schedule.alpha(t), self.schedule.sigma(t)))
             .collect();
-        let weighted = (eps - noise)?.broadcast_mul(&per_sample(weights, &z)?)?;
+        let weighted = residual.detach().broadcast_mul(&per_sample(weights, &z)?)?;
         let (factors, rms) = self.factors(&weighted, &t, step)?;
         let gradient = weighted.broadcast_mul(&per_sample(factors, &z)?)?;
         Ok(SdsGradient { gradient, t, rms, x0 })
@@ -151,7 +202,7 @@ impl Sds {
         if let Some(i) = rms.iter().position(|r| !r.is_finite()) {
             let why =
                 format!("the prior's answer is not finite (step {step}, sample {i}, timestep {})", t[i]);
-            return Err(Error::Failed(why));
+            return Err(Error::NotFinite(why));
         }
         let limit = self.config.max_gradient_rms.unwrap_or(f64::INFINITY);
         let factor = |r: &mut f64| {

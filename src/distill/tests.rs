@@ -7,20 +7,20 @@ use crate::sample::analytic::Mixture;
 use crate::sample::{NoisePredictor, Sampler, Trajectory, normal_like};
 use crate::{Error, Result};
 
-fn schedule() -> Schedule {
+pub(super) fn schedule() -> Schedule {
     Schedule::new(Config::default()).unwrap()
 }
 
-fn fixed(t: f64, weighting: Weighting) -> SdsConfig {
+pub(super) fn fixed(t: f64, weighting: Weighting) -> SdsConfig {
     let timesteps = TimestepRange { min: [t; 2], max: [t; 2], annealing: Annealing::None, stratified: false };
     SdsConfig { timesteps, weighting, ..SdsConfig::default() }
 }
 
-fn values(x: &Tensor) -> Vec<f64> {
+pub(super) fn values(x: &Tensor) -> Vec<f64> {
     x.to_dtype(DType::F64).unwrap().flatten_all().unwrap().to_vec1().unwrap()
 }
 
-fn moments(x: &[f64]) -> (f64, f64) {
+pub(super) fn moments(x: &[f64]) -> (f64, f64) {
     let mean = x.iter().sum::<f64>() / x.len() as f64;
     (mean, (x.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / x.len() as f64).sqrt())
 }
@@ -165,7 +165,7 @@ fn a_broken_predictor_is_reported() {
     }
     let sds = Sds::new(schedule(), SdsConfig::default()).unwrap();
     let error = sds.gradient(&start(64), &Broken, 7, 0.0, 0).unwrap_err();
-    assert!(matches!(&error, Error::Failed(why) if why.contains("step 7")), "{error}");
+    assert!(matches!(&error, Error::NotFinite(why) if why.contains("step 7")), "{error}");
     let config = SdsConfig { max_gradient_rms: Some(0.0), ..SdsConfig::default() };
     assert!(Sds::new(schedule(), config).unwrap_err().is_usage());
 }

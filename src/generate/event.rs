@@ -1,5 +1,6 @@
 //! What a run tells whoever listens. The command line is one listener, the log file another.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::Serialize;
@@ -46,12 +47,22 @@ pub struct StepReport {
     pub timestep: f32,
     /// Mean opacity over all pixels, 0 … 1.
     pub opacity: f32,
+    /// Share of half transparent pixels (opacity between .1 and .9).
+    pub haze: f32,
     /// Sum of the weighted regularisers.
     pub regularizer: f32,
+    /// Each of them, weighted.
+    pub terms: BTreeMap<&'static str, f32>,
+    /// Norm of the gradient by the pictures, regularisers left out.
+    pub gradient: f32,
+    /// Loss of what the guide itself learns (VSD's estimate); 0 if it learns nothing.
+    pub learned: f32,
     /// Learning rate of this step.
     pub learning_rate: f32,
     /// Wall time of this step in seconds.
     pub seconds: f64,
+    /// Memory of the process in bytes; 0 where the system does not tell.
+    pub memory: u64,
 }
 
 /// The end of a run.
@@ -67,6 +78,9 @@ pub struct Summary {
     pub bytes: u64,
     /// Wall time of this process's part of the run in seconds.
     pub seconds: f64,
+    /// The other particles' assets.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub others: Vec<PathBuf>,
     /// Where the time went; see [`super::timing::Timings`].
     pub timings: Vec<Timing>,
 }
@@ -91,6 +105,15 @@ pub enum Event {
     Resumed {
         /// Steps that were already done.
         step: u32,
+    },
+    /// The scene went nowhere; it is begun anew.
+    Restarted {
+        /// Steps that were done in vain.
+        step: u32,
+        /// Why.
+        reason: String,
+        /// The seed of the next attempt.
+        seed: u64,
     },
     /// An optimisation step is done.
     Step(StepReport),
@@ -144,9 +167,14 @@ mod tests {
             guidance: 0.5,
             timestep: 500.0,
             opacity: 0.25,
+            haze: 0.5,
             regularizer: 0.0,
+            terms: BTreeMap::from([("sparsity", 0.5)]),
+            gradient: 1.0,
+            learned: 0.0,
             learning_rate: 0.01,
             seconds: 0.125,
+            memory: 1,
         };
         let json = serde_json::to_value(Event::Step(step)).unwrap();
         assert_eq!((json["event"].as_str(), json["step"].as_u64()), (Some("step"), Some(3)));

@@ -57,6 +57,16 @@ impl RunFolder {
         Ok(Self { product: product.to_owned(), folder })
     }
 
+    /// The asset of a particle, from 0: the product itself, then `jay-2.glb`, `jay-3.glb` …
+    pub fn particle(&self, particle: usize) -> PathBuf {
+        if particle == 0 {
+            return self.product.clone();
+        }
+        let part = |s: Option<&std::ffi::OsStr>| s.unwrap_or_default().to_string_lossy().into_owned();
+        let (stem, extension) = (part(self.product.file_stem()), part(self.product.extension()));
+        self.product.with_file_name(format!("{stem}-{}.{extension}", particle + 1))
+    }
+
     /// The product.
     pub fn product(&self) -> &Path {
         &self.product

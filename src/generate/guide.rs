@@ -1,6 +1,7 @@
 //! Who judges the pictures. The optimisation loop knows a guide by this trait only; the guide of
 //! `gen3d` is a latent diffusion prior with score distillation (`latent.rs`).
 
+use super::checkpoint::State;
 use super::timing::Timings;
 use crate::Result;
 use crate::render::camera::Camera;
@@ -18,6 +19,8 @@ pub struct Views<'a> {
     pub step: u32,
     /// How much of the run is done, 0 … 1; moves what anneals.
     pub progress: f64,
+    /// Seed of the guide's random numbers: another one for each particle and each attempt.
+    pub seed: u64,
 }
 
 /// What a guide says about them.
@@ -29,6 +32,8 @@ pub struct Guidance {
     pub rms: f32,
     /// Mean timestep, for the log.
     pub timestep: f32,
+    /// Loss of what the guide itself learns, for the log; 0 if it learns nothing.
+    pub learned: f32,
 }
 
 /// A judge of pictures.
@@ -36,10 +41,34 @@ pub trait Guide {
     /// Which judge with which knowledge: a checkpoint is only continued under the same identity.
     fn identity(&self) -> String;
 
-    /// The gradient by the pictures. A pure function of `views` (no state, no clock), or a resumed
-    /// run would differ.
+    /// The gradient by the pictures. A pure function of `views` and of what [`Guide::state`] gives (no
+    /// other memory, no clock), or a resumed run would differ.
+    ///
+    /// # Errors
+    /// [`crate::Error::NotFinite`] if there is no usable gradient; if a tensor operation fails.
+    fn guide(&mut self, views: &Views<'_>, timings: &mut Timings) -> Result<Guidance>;
+
+    /// What the guide has learned in this run, for a checkpoint; nothing, for most.
     ///
     /// # Errors
     /// If a tensor operation fails.
-    fn guide(&self, views: &Views<'_>, timings: &mut Timings) -> Result<Guidance>;
+    fn state(&self) -> Result<State> {
+        Ok(State::new())
+    }
+
+    /// Takes over what [`Guide::state`] gave; other names are ignored.
+    ///
+    /// # Errors
+    /// If something is missing or does not fit.
+    fn load_state(&mut self, _state: &State) -> Result<()> {
+        Ok(())
+    }
+
+    /// Forgets what it has learned: the run begins again.
+    ///
+    /// # Errors
+    /// If a tensor operation fails.
+    fn reset(&mut self) -> Result<()> {
+        Ok(())
+    }
 }

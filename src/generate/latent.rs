@@ -5,35 +5,38 @@
 
 use candle_core::{Device, Tensor, Var};
 
+use super::checkpoint::State;
 use super::guide::{Guidance, Guide, Views};
 use super::timing::Timings;
-use crate::config::Config;
-use crate::distill::Sds;
-use crate::distill::view::{View, ViewPrompts};
+use super::words::Words;
+use crate::config::{Config, Method};
+use crate::distill::{At, Estimator, Intervals, Sds, SdsGradient, image};
 use crate::prior::Prior;
-use crate::prior::conditioning::Conditioning;
+use crate::prior::files::Folder;
 use crate::render::camera::Camera;
-use crate::sample::UnetPredictor;
 use crate::sample::guidance::{self, Guided};
+use crate::sample::{NoisePredictor, UnetPredictor};
 use crate::{Error, Result};
+
+/// α/σ in HiFA's loss on pictures at most; it grows without bound as t falls.
+const IMAGE_LIMIT: f64 = 10.0;
 
 /// A prior with a prompt.
 pub(super) struct LatentGuide {
     prior: Prior,
     sds: Sds,
+    config: Config,
     guidance: guidance::Guidance,
-    /// The negative prompt.
-    without: Conditioning,
-    /// The prompt: one for a prior that is told the camera, else one a [`View`].
-    with: Vec<Conditioning>,
-    seed: u64,
+    words: Words,
+    /// ε_φ, for VSD.
+    estimator: Option<Estimator>,
 }
 
 impl LatentGuide {
     /// Loads the prior that `config` names and encodes the prompt.
     ///
     /// # Errors
-    /// Unknown prior, damaged weights, a picture size that the prior cannot take.
+    /// Unknown prior, damaged weights, a picture size or a method that the prior cannot take.
     pub(super) fn load(config: &Config, prompt: &str) -> Result<Self> {
         let device = crate::prior::device(&config.device)?;
         let prior = Prior::load(&config.prior, &device)?;
@@ -45,32 +48,27 @@ impl LatentGuide {
             .hint("`gen3d image --init --mask` uses it; 3D needs a model that draws from noise"));
         }
         let factor = prior.vae.factor() as u32;
-        if !config.camera.size.is_multiple_of(factor) {
-            let reason = format!("{} is no multiple of {factor}, the prior's factor", config.camera.size);
-            return Err(Error::invalid("camera.size", reason));
+        let sizes = match config.sds.prior_size {
+            0 => vec![("camera.size", config.camera.size), ("camera.late_size", config.camera.late_size)],
+            size => vec![("sds.prior_size", size)],
+        };
+        if let Some((key, size)) = sizes.into_iter().find(|(_, size)| !size.is_multiple_of(factor)) {
+            return Err(Error::invalid(
+                key,
+                format!("{size} is no multiple of {factor}, the prior's factor"),
+            ));
         }
-        let mut texts = vec![config.sds.negative_prompt.clone()];
-        if prior.is_camera_conditioned() {
-            texts.push(prompt.to_owned());
-        } else {
-            let words = ViewPrompts::default();
-            texts.extend(View::ALL.iter().map(|v| words.prompt(prompt, *v)));
-        }
-        let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
-        let mut with = prior.encode_texts(&texts)?;
-        let without = with.remove(0);
+        let words = Words::encode(&prior, config, prompt)?;
         let guidance = guidance::Guidance {
             rescale: config.sds.guidance_rescale,
             ..guidance::Guidance::scale(config.sds.guidance_scale)
         };
-        Ok(Self {
-            sds: Sds::new(prior.schedule.clone(), config.sds.loss())?,
-            guidance,
-            without,
-            with,
-            prior,
-            seed: config.seed,
-        })
+        let estimator = match config.method {
+            Method::Vsd => Some(estimator(&prior, config, &words)?),
+            _ => None,
+        };
+        let sds = Sds::new(prior.schedule.clone(), config.sds.loss())?;
+        Ok(Self { sds, guidance, words, estimator, prior, config: config.clone() })
     }
 
     /// Words of the prompt that the prior has not learned ([`Prior::strangers`]).
@@ -83,20 +81,54 @@ impl LatentGuide {
         self.prior.image_size()
     }
 
-    /// The prompt as it reads for each camera.
-    fn prompts(&self, cameras: &[Camera]) -> Result<Conditioning> {
-        let words = ViewPrompts::default();
-        let rows: Vec<Conditioning> = cameras
-            .iter()
-            .map(|camera| {
-                let (azimuth, elevation) = angles(camera);
-                let view = words.view(azimuth, elevation);
-                let row = View::ALL.iter().position(|v| *v == view).unwrap_or(0);
-                self.with.get(row).unwrap_or(&self.with[0]).clone()
-            })
-            .collect();
-        Conditioning::stack(&rows)
+    /// The method's gradient on latents `z`.
+    fn loss(&self, z: &Tensor, views: &Views<'_>, cameras: &Tensor) -> Result<SdsGradient> {
+        let at = At { step: views.step, progress: views.progress, seed: views.seed };
+        let said = self.words.said(views.cameras, &self.config)?;
+        let mut model = UnetPredictor::new(&self.prior, said.without, said.with);
+        model.negatives = said.negatives;
+        model.cameras = self.prior.is_camera_conditioned().then(|| cameras.clone());
+        let scale = self.guidance.scale;
+        let guidance = guidance::Guidance { negatives: said.weights, ..self.guidance.clone() };
+        let guided = Guided { model: &model, guidance: &guidance };
+        match (self.config.method, &self.estimator) {
+            (Method::Sjc, _) => self.sds.jacobian(z, &guided, self.config.sds.variance_reduced, at),
+            (Method::Csd, _) => self.sds.classifier(z, &model, scale, at),
+            (Method::Nfsd, _) => self.sds.noise_free(z, &model, scale, at),
+            (Method::Ism, _) => {
+                let c = &self.config.sds;
+                let intervals = Intervals { steps: c.ism_steps, interval: c.ism_interval };
+                let none = guidance::Guidance::scale(0.0);
+                let plain = Guided { model: &model, guidance: &none };
+                self.sds.interval(z, &guided, &plain as &dyn NoisePredictor, intervals, at)
+            }
+            (Method::Vsd, Some(own)) => self.sds.variational(z, &guided, &own.under(cameras), at),
+            _ => self.sds.gradient(z, &guided, at.step, at.progress, at.seed),
+        }
     }
+
+    /// HiFA's gradient on pictures, weighted; nothing if it has no weight.
+    fn on_pictures(
+        &self,
+        pixels: &Tensor,
+        loss: &SdsGradient,
+        timings: &mut Timings,
+    ) -> Result<Option<Tensor>> {
+        let weight = self.config.sds.image_weight;
+        if weight == 0.0 {
+            return Ok(None);
+        }
+        let decoded = timings.time("optimize.decode", || self.prior.vae.decode(&loss.x0))?;
+        let w = |alpha, sigma| weight * self.config.sds.weighting.weight(alpha, sigma);
+        image::gradient(&self.prior.schedule, pixels, &decoded, &loss.t, w, IMAGE_LIMIT).map(Some)
+    }
+}
+
+fn estimator(prior: &Prior, config: &Config, words: &Words) -> Result<Estimator> {
+    let (weights, _) = Folder::named(&config.prior)?.tensors("unet")?;
+    let (unet, schedule) = (prior.unet.config.clone(), prior.schedule.clone());
+    let place = (&prior.device, config.seed);
+    Estimator::new(unet, weights, schedule, words.plain().clone(), config.vsd.estimator(), place)
 }
 
 impl Guide for LatentGuide {
@@ -104,26 +136,73 @@ impl Guide for LatentGuide {
         self.prior.digest.clone()
     }
 
-    fn guide(&self, views: &Views<'_>, timings: &mut Timings) -> Result<Guidance> {
+    fn guide(&mut self, views: &Views<'_>, timings: &mut Timings) -> Result<Guidance> {
         let shape = (views.cameras.len(), 3, views.size, views.size);
         let pixels = Var::from_vec(views.pixels.to_vec(), shape, &self.prior.device)?;
-        let z = timings.time("optimize.encode", || self.prior.vae.encode_mean(pixels.as_tensor()))?;
-        let mut model = UnetPredictor::new(&self.prior, self.without.clone(), self.prompts(views.cameras)?);
-        if self.prior.is_camera_conditioned() {
-            model.cameras = Some(embeddings(views.cameras, &self.prior.device)?);
+        let size = match self.config.sds.prior_size as usize {
+            0 => views.size,
+            size => size,
+        };
+        let shown = resized(pixels.as_tensor(), size)?;
+        let z = timings.time("optimize.encode", || self.prior.vae.encode_mean(&shown))?;
+        let cameras = embeddings(views.cameras, &self.prior.device)?;
+        let loss = timings.time("optimize.unet", || self.loss(&z, views, &cameras))?;
+        let mut gradient =
+            timings.time("optimize.encode_backward", || pull_back(&z, &loss.gradient, &pixels))?;
+        if let Some(more) = self.on_pictures(&shown, &loss, timings)? {
+            let more = if size == views.size {
+                more.flatten_all()?.to_vec1::<f32>()?
+            } else {
+                pull_back(&shown, &more, &pixels)?
+            };
+            gradient.iter_mut().zip(more).for_each(|(g, m)| *g += m);
         }
-        let predictor = Guided { model: &model, guidance: &self.guidance };
-        let sds = timings.time("optimize.unet", || {
-            self.sds.gradient(&z, &predictor, views.step, views.progress, self.seed)
-        })?;
-        let gradient = timings.time("optimize.encode_backward", || pull_back(&z, &sds.gradient, &pixels))?;
-        let batch = sds.t.len().max(1);
+        let mut learned = 0.0;
+        if let Some(own) = &mut self.estimator {
+            let at = At { step: views.step, progress: views.progress, seed: views.seed };
+            learned = timings.time("optimize.estimate", || own.learn(&z, &cameras, at))?.loss as f32;
+        }
+        let batch = loss.t.len().max(1);
         Ok(Guidance {
             gradient,
-            rms: (sds.rms.iter().sum::<f64>() / batch as f64) as f32,
-            timestep: sds.t.iter().sum::<f32>() / batch as f32,
+            rms: (loss.rms.iter().sum::<f64>() / batch as f64) as f32,
+            timestep: loss.t.iter().sum::<f32>() / batch as f32,
+            learned,
         })
     }
+
+    fn state(&self) -> Result<State> {
+        self.estimator.as_ref().map_or_else(|| Ok(State::new()), Estimator::state)
+    }
+
+    fn load_state(&mut self, state: &State) -> Result<()> {
+        self.estimator.as_mut().map_or(Ok(()), |own| own.load_state(state))
+    }
+
+    fn reset(&mut self) -> Result<()> {
+        self.estimator.as_mut().map_or(Ok(()), Estimator::reset)
+    }
+}
+
+/// Square pictures `[B, C, S, S]` at another size, bilinearly between pixel centres (on the tape).
+fn resized(x: &Tensor, size: usize) -> Result<Tensor> {
+    let (b, c, from, _) = x.dims4()?;
+    if from == size {
+        return Ok(x.clone());
+    }
+    let mut weights = vec![0f32; size * from];
+    for (i, row) in weights.chunks_exact_mut(from).enumerate() {
+        let at = ((i as f32 + 0.5) * from as f32 / size as f32 - 0.5).clamp(0.0, (from - 1) as f32);
+        let (low, share) = (at.floor() as usize, at.fract());
+        row[low] += 1.0 - share;
+        row[(low + 1).min(from - 1)] += share;
+    }
+    let weights = Tensor::from_vec(weights, (size, from), x.device())?;
+    let columns = x.reshape((b * c * from, from))?.matmul(&weights.t()?)?;
+    let columns = columns.reshape((b * c, from, size))?.transpose(1, 2)?.contiguous()?;
+    let both = columns.reshape((b * c * size, from))?.matmul(&weights.t()?)?;
+    let both = both.reshape((b * c, size, size))?.transpose(1, 2)?.contiguous()?;
+    Ok(both.reshape((b, c, size, size))?)
 }
 
 fn embeddings(cameras: &[Camera], device: &Device) -> Result<Tensor> {
@@ -140,25 +219,10 @@ fn pull_back(z: &Tensor, gradient: &Tensor, pixels: &Var) -> Result<Vec<f32>> {
     Ok(gradient.flatten_all()?.to_vec1()?)
 }
 
-/// Azimuth and elevation in degrees of a camera that looks at the origin.
-fn angles(camera: &Camera) -> (f32, f32) {
-    let p = camera.origin();
-    let elevation = (p.y / p.length().max(f32::MIN_POSITIVE)).asin();
-    (p.x.atan2(p.z).to_degrees(), elevation.to_degrees())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use glam::Vec3;
-
-    #[test]
-    fn angles_invert_orbit() {
-        for (azimuth, elevation) in [(0.0, 0.0), (90.0, 30.0), (-135.0, -10.0)] {
-            let (a, e) = angles(&Camera::orbit(azimuth, elevation, 2.4, Vec3::ZERO, 0.7, 64));
-            assert!((a - azimuth).abs() < 1e-3 && (e - elevation).abs() < 1e-3, "{a} {e}");
-        }
-    }
+    use crate::generate::rig;
 
     #[test]
     fn pull_back_is_the_vector_jacobian_product() {
@@ -167,5 +231,61 @@ mod tests {
         let z = x.as_tensor().sqr().unwrap();
         let g = Tensor::new(&[[3f32, 1.0, -4.0]], &Device::Cpu).unwrap();
         assert_eq!(pull_back(&z, &g, &x).unwrap(), [6.0, -4.0, -4.0]);
+    }
+
+    #[test]
+    fn resizing_is_bilinear_between_pixel_centres_and_its_gradient_is_the_transpose() {
+        let ramp: Vec<f32> = (0..16).map(|i| (i % 4 * 2 + i / 4) as f32).collect();
+        let x = Var::from_vec(ramp, (1, 1, 4, 4), &Device::Cpu).unwrap();
+        let up = resized(x.as_tensor(), 8).unwrap();
+        let rows = up.squeeze(0).unwrap().squeeze(0).unwrap().to_vec2::<f32>().unwrap();
+        // Known values of torch's interpolate(mode="bilinear", align_corners=False) on a ramp.
+        assert_eq!(rows[0], [0.0, 0.5, 1.5, 2.5, 3.5, 4.5, 5.5, 6.0]);
+        assert_eq!(rows[3][0], 1.25);
+        // Linear: Σ g · resized(x) is Σ gradient · x.
+        let g = Tensor::arange(0f32, 64.0, &Device::Cpu).unwrap().reshape((1, 1, 8, 8)).unwrap();
+        let by_x = pull_back(&up, &g, &x).unwrap();
+        let sum =
+            |a: &Tensor, b: &Tensor| -> f32 { (a * b).unwrap().sum_all().unwrap().to_scalar().unwrap() };
+        let by_x = Tensor::from_vec(by_x, (1, 1, 4, 4), &Device::Cpu).unwrap();
+        assert!((sum(&up, &g) - sum(x.as_tensor(), &by_x)).abs() < 1e-2);
+    }
+
+    /// Two steps of a method with the embedded prior; what was evaluated: samples through the prior's
+    /// U-Net and the estimate's, calls of encoder and decoder.
+    fn costs(method: Method, change: impl FnOnce(&mut Config)) -> (u64, u64, u32, u32) {
+        let mut config = Config { method, ..Config::default() };
+        config.device = "cpu".into();
+        config.camera.views = 2;
+        change(&mut config);
+        let mut guide = LatentGuide::load(&config, "a red apple").unwrap();
+        let mut timings = Timings::default();
+        for step in 0..2 {
+            let cameras = rig::cameras(&config, step);
+            let pixels: Vec<f32> = (0..2 * 3 * 64 * 64).map(|i| (i as f32 * 0.37).sin()).collect();
+            let views = Views { pixels: &pixels, size: 64, cameras: &cameras, step, progress: 0.0, seed: 3 };
+            let got = guide.guide(&views, &mut timings).unwrap();
+            assert!(got.gradient.iter().any(|g| *g != 0.0) && got.rms > 0.0, "{method:?}");
+            assert_eq!(got.learned > 0.0, method == Method::Vsd);
+        }
+        let timings = timings.into_vec();
+        let calls = |name: &str| timings.iter().find(|t| t.name == name).map_or(0, |t| t.calls);
+        let own = guide.estimator.as_ref().map_or(0, Estimator::evaluated);
+        (guide.prior.unet.evaluated(), own, calls("optimize.encode"), calls("optimize.decode"))
+    }
+
+    #[test]
+    fn a_step_evaluates_no_more_than_its_method_needs() {
+        let plain = |c: &mut Config| c.sds.guidance_scale = 1.0;
+        // Two steps of two views: four samples a branch.
+        assert_eq!(costs(Method::Sds, |_| {}), (8, 0, 2, 0));
+        assert_eq!(costs(Method::Sds, plain), (4, 0, 2, 0));
+        assert_eq!(costs(Method::Sjc, |_| {}), (8, 0, 2, 0));
+        assert_eq!(costs(Method::Csd, |_| {}), (8, 0, 2, 0));
+        assert_eq!(costs(Method::Nfsd, |_| {}), (12, 0, 2, 0));
+        assert_eq!(costs(Method::Ism, |c| c.sds.ism_steps = 1), (16, 0, 2, 0));
+        // The estimate once to be compared with and once to learn, without a second branch.
+        assert_eq!(costs(Method::Vsd, |_| {}), (8, 8, 2, 0));
+        assert_eq!(costs(Method::Sds, |c| c.sds.image_weight = 0.1), (8, 0, 2, 2));
     }
 }

@@ -15,6 +15,7 @@ pub mod checkpoint;
 pub mod event;
 pub mod folder;
 pub mod guide;
+mod health;
 mod latent;
 mod memory;
 mod optimize;
@@ -27,7 +28,9 @@ pub mod prompt;
 mod reporter;
 mod resume;
 mod rig;
+mod shade;
 pub mod timing;
+mod words;
 
 use event::{Event, Listener, Stage, Summary};
 use folder::RunFolder;
@@ -59,11 +62,11 @@ pub fn run(job: &Job, cancel: &AtomicBool, listener: &mut Listener<'_>) -> Resul
     listener(&Event::Device { name: device.name(), reason: choice.reason });
     let mut timings = Timings::default();
     listener(&Event::StageStarted { stage: Stage::Prior });
-    let guide = timings.time("prior.load", || latent::LatentGuide::load(&job.config, &job.prompt))?;
+    let mut guide = timings.time("prior.load", || latent::LatentGuide::load(&job.config, &job.prompt))?;
     for warning in warnings(job, &guide) {
         listener(&warning);
     }
-    run_with(job, &device, &guide, timings, cancel, listener)
+    run_with(job, &device, &mut guide, timings, cancel, listener)
 }
 
 /// Runs a job under any guide; `timings` holds what was spent before.
@@ -73,7 +76,7 @@ pub fn run(job: &Job, cancel: &AtomicBool, listener: &mut Listener<'_>) -> Resul
 pub fn run_with(
     job: &Job,
     device: &Device,
-    guide: &dyn Guide,
+    guide: &mut dyn Guide,
     mut timings: Timings,
     cancel: &AtomicBool,
     listener: &mut Listener<'_>,
@@ -83,15 +86,16 @@ pub fn run_with(
     job.folder.create()?;
     let mut reporter = Reporter::new(&job.folder, listener);
     let mut run = optimize::Run::new(job, device, guide, cancel)?;
-    let first = resume::begin(job, guide, &mut run.renderer, &mut reporter)?;
+    let first = resume::begin(job, &mut run, &mut reporter)?;
     asset::replace(&job.folder.file("config.toml"), job.config.to_toml()?.as_bytes())?;
     reporter.emit(&Event::StageStarted { stage: Stage::Optimize });
     run.optimize(first, &mut timings, &mut reporter)?;
-    let finished = product::make(job, guide, &run.renderer, cancel, &mut timings, &mut reporter)?;
+    let finished = product::make(&run, cancel, &mut timings, &mut reporter)?;
     let summary = Summary {
         output: job.folder.product().to_owned(),
         run_folder: job.folder.path().to_owned(),
         mesh: finished.mesh,
+        others: finished.others,
         bytes: finished.bytes,
         seconds: before + start.elapsed().as_secs_f64(),
         timings: timings.into_vec(),
@@ -109,7 +113,9 @@ fn warnings(job: &Job, guide: &latent::LatentGuide) -> Vec<Event> {
             hint: Some("`gen3d models words` lists what it has learned; or take another --prior".into()),
         });
     }
-    let (size, trained) = (job.config.camera.size, guide.picture_size());
+    let c = &job.config;
+    let size = if c.sds.prior_size > 0 { c.sds.prior_size } else { c.camera.size };
+    let trained = guide.picture_size();
     if size != trained {
         let message = format!("the prior was trained on pictures of {trained} pixels, camera.size is {size}");
         out.push(Event::warning(message));

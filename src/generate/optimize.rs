@@ -3,59 +3,78 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use super::checkpoint::Checkpoint;
+use super::checkpoint::{Checkpoint, State};
 use super::event::{Event, StepReport};
-use super::guide::{Guide, Views};
+use super::guide::{Guidance, Guide, Views};
+use super::health::{self, Health, Ill};
 use super::penalty::{self, Penalty};
 use super::reporter::Reporter;
+use super::shade::{self, Shading};
 use super::timing::Timings;
-use super::{Job, pace, picture, preview, rig};
+use super::{Job, memory, pace, picture, preview, rig};
+use crate::config::Config;
 use crate::field::AdamConfig;
 use crate::gpu::backend::Device;
-use crate::render::volume::{Background, Mode, RenderGrad, RenderOptions, VolumeRenderer};
+use crate::render::volume::{Background, Mode, RenderGrad, RenderOptions, RenderOutput, VolumeRenderer};
 use crate::{Error, Result};
+
+/// What the guide has learned, in a checkpoint.
+const GUIDE: &str = "guide.";
+/// [`Health`], in a checkpoint.
+const HEALTH: &str = "run.health";
 
 /// A run in progress.
 pub(super) struct Run<'a> {
-    job: &'a Job,
-    guide: &'a dyn Guide,
+    pub(super) job: &'a Job,
+    device: &'a Device,
+    pub(super) guide: &'a mut dyn Guide,
     cancel: &'a AtomicBool,
-    /// The field and its renderer.
-    pub(super) renderer: VolumeRenderer,
+    /// The fields and their renderers; one, but for VSD.
+    pub(super) particles: Vec<VolumeRenderer>,
+    pub(super) health: Health,
+    /// The job's, as this attempt needs it.
+    config: Config,
 }
 
 impl<'a> Run<'a> {
     pub(super) fn new(
         job: &'a Job,
-        device: &Device,
-        guide: &'a dyn Guide,
+        device: &'a Device,
+        guide: &'a mut dyn Guide,
         cancel: &'a AtomicBool,
     ) -> Result<Self> {
-        let c = &job.config;
-        let renderer = VolumeRenderer::new(device, &c.field, &c.volume, c.seed)?;
-        Ok(Self { job, guide, cancel, renderer })
+        let config = job.config.clone();
+        let particles = particles(&config, device)?;
+        Ok(Self { job, device, guide, cancel, particles, health: Health::default(), config })
     }
 
     /// Steps `first` … to the end, with previews and checkpoints on the way and a checkpoint at the
-    /// end.
+    /// end. A scene that went nowhere begins again.
     pub(super) fn optimize(
         &mut self,
         first: u32,
         timings: &mut Timings,
         reporter: &mut Reporter<'_, '_>,
     ) -> Result<()> {
-        let steps = self.job.config.optim.steps;
+        let steps = self.config.optim.steps;
         let output = &self.job.config.output;
-        for step in first..steps {
+        let mut step = first;
+        while step < steps {
             if self.cancel.load(Ordering::Relaxed) {
                 self.checkpoint(step, timings, reporter)?;
                 return Err(Error::Interrupted);
             }
-            let report = self.step(step, timings)?;
-            reporter.emit(&Event::Step(report));
+            let ill = self.step_or_leave_out(step, timings, reporter)?;
             let done = step + 1;
+            if let Some(ill) = ill
+                && self.restart(ill, done, reporter)?
+            {
+                step = 0;
+                continue;
+            }
+            step = done;
             if due(done, output.preview_every) || (done == steps && output.preview_every > 0) {
-                self.preview(step, timings, reporter);
+                self.preview(done - 1, timings, reporter);
             }
             if due(done, output.checkpoint_every) && done < steps {
                 // A full disk now may have space again later; what was saved before is still there.
@@ -71,59 +90,153 @@ impl<'a> Run<'a> {
         }
     }
 
-    fn step(&mut self, step: u32, timings: &mut Timings) -> Result<StepReport> {
-        let start = Instant::now();
-        let c = &self.job.config;
-        let cameras = rig::cameras(c, step);
-        let backgrounds = rig::backgrounds(c, step);
-        let options =
-            RenderOptions { step, mode: Mode::Train, normals: penalty::needs_normals(&c.regularize) };
-        let output = timings.time("optimize.render", || {
-            self.renderer.render(&cameras, Background::Solid(&backgrounds), options)
-        })?;
-        let pixels = picture::to_prior(&output.rgb, cameras.len());
-        let views = Views {
-            pixels: &pixels,
-            size: c.camera.size as usize,
-            cameras: &cameras,
-            step,
-            progress: f64::from(step) / f64::from(c.optim.steps),
+    /// A step of every particle; one without a usable gradient changes nothing and is told of.
+    fn step_or_leave_out(
+        &mut self,
+        step: u32,
+        timings: &mut Timings,
+        reporter: &mut Reporter<'_, '_>,
+    ) -> Result<Option<Ill>> {
+        let (mut opacity, mut haze, mut whole) = ((f32::INFINITY, 0.0f32), 0.0f32, true);
+        for particle in 0..self.particles.len() {
+            match self.step(particle, step, timings) {
+                Ok(report) => {
+                    opacity = (opacity.0.min(report.opacity), opacity.1.max(report.opacity));
+                    haze = haze.max(report.haze);
+                    reporter.emit(&Event::Step(report));
+                }
+                Err(e) if e.is_not_finite() => {
+                    whole = false;
+                    self.leave_out(particle, step, &e, reporter)?;
+                }
+                Err(e) => return Err(e),
+            }
+        }
+        if !whole {
+            return Ok(None);
+        }
+        let progress = f64::from(step) / f64::from(self.config.optim.steps);
+        let seen = if opacity.0 < 1.0 - opacity.1 { opacity.0 } else { opacity.1 };
+        Ok(self.health.see(seen, haze, progress))
+    }
+
+    /// The field stays as the step before left it.
+    fn leave_out(
+        &mut self,
+        particle: usize,
+        step: u32,
+        why: &Error,
+        reporter: &mut Reporter<'_, '_>,
+    ) -> Result<()> {
+        let seed = self.seed(particle);
+        if self.health.broke() {
+            let text = format!("the optimisation diverged at step {}: {why} (seed {seed})", step + 1);
+            return Err(
+                Error::Failed(text).hint("lower adam.lr_grid or sds.guidance_scale, or try another --seed")
+            );
+        }
+        // Clears what the step has summed up so far.
+        let renderer = &mut self.particles[particle];
+        let state = renderer.state()?;
+        renderer.load_state(&state)?;
+        let text = format!("step {} is left out: {why} (seed {seed})", step + 1);
+        reporter.emit(&Event::warning(text));
+        Ok(())
+    }
+
+    /// Begins anew if that is still allowed.
+    fn restart(&mut self, ill: Ill, done: u32, reporter: &mut Reporter<'_, '_>) -> Result<bool> {
+        let reason = match ill {
+            Ill::Empty => "the scene is empty",
+            Ill::Fog => "the scene is fog",
         };
+        if self.health.attempts() >= self.config.optim.retries {
+            let hint = "try another --seed, more sds.guidance_scale, or other weights under regularize";
+            let message = format!("{reason} after {done} steps");
+            reporter.emit(&Event::Warning { message, hint: Some(hint.into()) });
+            return Ok(false);
+        }
+        self.health.restart(ill);
+        self.begin_attempt()?;
+        self.guide.reset()?;
+        reporter.emit(&Event::Restarted { step: done, reason: reason.into(), seed: self.config.seed });
+        Ok(true)
+    }
+
+    fn begin_attempt(&mut self) -> Result<()> {
+        self.config = self.health.config(&self.job.config);
+        self.particles = particles(&self.config, self.device)?;
+        Ok(())
+    }
+
+    fn seed(&self, particle: usize) -> u64 {
+        health::mixed(self.config.seed, 0, particle as u64)
+    }
+
+    /// One step of one particle; nothing is changed on an error but the renderer's sum of gradients and
+    /// what the guide has learned.
+    fn step(&mut self, particle: usize, step: u32, timings: &mut Timings) -> Result<StepReport> {
+        let start = Instant::now();
+        let mut c = Config { seed: self.seed(particle), ..self.config.clone() };
+        let progress = f64::from(step) / f64::from(c.optim.steps);
+        c.camera.size = c.camera.size_at(progress);
+        let weights = c.regularize.at(progress);
+        let cameras = rig::cameras(&c, step);
+        let backgrounds = rig::backgrounds(&c, step);
+        let normals = penalty::needs_normals(&c.regularize) || shade::is_on(&c.shading);
+        let options = RenderOptions { step, mode: Mode::Train, normals };
+        let renderer = &mut self.particles[particle];
+        let output = timings.time("optimize.render", || {
+            renderer.render(&cameras, Background::Solid(&backgrounds), options)
+        })?;
+        let shades = shade::choose(&c.shading, &cameras, progress, (c.seed, step));
+        let shading =
+            Shading { config: &c.shading, shades: &shades, cameras: &cameras, backgrounds: &backgrounds };
+        let shown = shading.shown(&output);
+        let pixels = picture::to_prior(&shown, cameras.len());
+        let size = c.camera.size as usize;
+        let views = Views { pixels: &pixels, size, cameras: &cameras, step, progress, seed: c.seed };
         let guidance = self.guide.guide(&views, timings)?;
-        let rgb = picture::from_prior(&guidance.gradient, &output.rgb, cameras.len());
-        let penalty = Penalty::of(&output, &c.regularize);
+        let by_shown = picture::from_prior(&guidance.gradient, &shown, cameras.len());
+        let back = shading.backward(&output, by_shown);
+        let mut penalty = Penalty::of(&output, &weights);
+        penalty.add_shading(&back.opacity, &back.normal);
         let rate = pace::rate(&c.optim, step);
         let report = StepReport {
             step: step + 1,
-            steps: c.optim.steps,
-            guidance: guidance.rms,
-            timestep: guidance.timestep,
-            opacity: mean(&output.opacity),
-            regularizer: penalty.value as f32,
             learning_rate: c.adam.lr_grid * rate,
-            seconds: start.elapsed().as_secs_f64(),
+            ..report(&output, &guidance, &penalty, c.optim.steps)
         };
         sound(&report)?;
-        self.apply(&penalty.gradient(&rgb), rate, timings)?;
-        timings.time("optimize.occupancy", || self.renderer.update_occupancy(step))?;
-        Ok(StepReport { seconds: start.elapsed().as_secs_f64(), ..report })
+        self.apply(particle, &penalty.gradient(&back.rgb), rate, timings)?;
+        let renderer = &mut self.particles[particle];
+        timings.time("optimize.occupancy", || renderer.update_occupancy(step))?;
+        Ok(StepReport { seconds: start.elapsed().as_secs_f64(), memory: memory::held(), ..report })
     }
 
     /// Back through the renderer, and Adam.
-    fn apply(&mut self, gradient: &RenderGrad<'_>, rate: f32, timings: &mut Timings) -> Result<()> {
-        timings.time("optimize.backward", || self.renderer.backward(gradient))?;
-        let adam = &self.job.config.adam;
+    fn apply(
+        &mut self,
+        particle: usize,
+        gradient: &RenderGrad<'_>,
+        rate: f32,
+        timings: &mut Timings,
+    ) -> Result<()> {
+        let renderer = &mut self.particles[particle];
+        timings.time("optimize.backward", || renderer.backward(gradient))?;
+        let adam = &self.config.adam;
         let scaled = AdamConfig {
             lr_grid: adam.lr_grid * rate,
             lr_mlp: adam.lr_mlp * rate,
             lr_background: adam.lr_background * rate,
             ..*adam
         };
-        timings.time("optimize.adam", || self.renderer.step(&scaled))
+        timings.time("optimize.adam", || renderer.step(&scaled))
     }
 
     fn preview(&mut self, step: u32, timings: &mut Timings, reporter: &mut Reporter<'_, '_>) {
-        let written = timings.time("optimize.preview", || preview::write(self.job, &mut self.renderer, step));
+        let renderer = &mut self.particles[0];
+        let written = timings.time("optimize.preview", || preview::write(self.job, renderer, step));
         match written {
             Ok(path) => reporter.emit(&Event::Preview { path }),
             Err(e) => reporter.survive(Err(e)),
@@ -137,12 +250,76 @@ impl<'a> Run<'a> {
                 prompt: self.job.prompt.clone(),
                 prior: self.guide.identity(),
                 config: self.job.config.to_toml()?,
-                state: self.renderer.state()?,
+                state: self.state()?,
             };
             checkpoint.save(&self.job.folder)
         })?;
         reporter.emit(&Event::Checkpoint { path, step });
         Ok(())
+    }
+
+    /// All fields, what the guide has learned, and the counts.
+    fn state(&self) -> Result<State> {
+        let mut all = State::from([(HEALTH.to_owned(), self.health.to_state())]);
+        for (i, renderer) in self.particles.iter().enumerate() {
+            all.extend(
+                renderer.state()?.into_iter().map(|(name, data)| (format!("{}{name}", prefix(i)), data)),
+            );
+        }
+        all.extend(self.guide.state()?.into_iter().map(|(name, data)| (format!("{GUIDE}{name}"), data)));
+        Ok(all)
+    }
+
+    /// Goes on from a checkpoint's state.
+    ///
+    /// # Errors
+    /// If something is missing or does not fit.
+    pub(super) fn load_state(&mut self, state: &State) -> Result<()> {
+        let below = |prefix: &str| -> State {
+            let cut = |(name, data): (&String, &Vec<f32>)| {
+                Some((name.strip_prefix(prefix)?.to_owned(), data.clone()))
+            };
+            state.iter().filter_map(cut).collect()
+        };
+        self.health = Health::from_state(state.get(HEALTH));
+        self.begin_attempt()?;
+        for (i, renderer) in self.particles.iter_mut().enumerate() {
+            renderer.load_state(&below(&prefix(i)))?;
+        }
+        self.guide.load_state(&below(GUIDE))
+    }
+}
+
+/// Before the names of a particle's tensors; nothing before the first one's.
+fn prefix(particle: usize) -> String {
+    if particle == 0 { String::new() } else { format!("particle{particle}.") }
+}
+
+fn particles(config: &Config, device: &Device) -> Result<Vec<VolumeRenderer>> {
+    let seed = |i: u32| health::mixed(config.seed, 0, u64::from(i));
+    (0..config.vsd.particles)
+        .map(|i| VolumeRenderer::new(device, &config.field, &config.volume, seed(i)))
+        .collect()
+}
+
+/// What a step shows of itself, but for its number, rate and time.
+fn report(output: &RenderOutput, guidance: &Guidance, penalty: &Penalty, steps: u32) -> StepReport {
+    let hazy = output.opacity.iter().filter(|o| (0.1..=0.9).contains(*o)).count();
+    let norm = guidance.gradient.iter().map(|g| f64::from(*g).powi(2)).sum::<f64>().sqrt();
+    StepReport {
+        step: 0,
+        steps,
+        guidance: guidance.rms,
+        timestep: guidance.timestep,
+        opacity: mean(&output.opacity),
+        haze: hazy as f32 / output.opacity.len().max(1) as f32,
+        regularizer: penalty.value as f32,
+        terms: penalty.terms.iter().map(|(name, value)| (*name, *value as f32)).collect(),
+        gradient: norm as f32,
+        learned: guidance.learned,
+        learning_rate: 0.0,
+        seconds: 0.0,
+        memory: 0,
     }
 }
 
@@ -155,12 +332,16 @@ fn mean(x: &[f32]) -> f32 {
     x.iter().sum::<f32>() / x.len().max(1) as f32
 }
 
-/// A run that left the numbers behind is stopped at once.
+/// A step whose numbers are none must not be learned from.
 fn sound(report: &StepReport) -> Result<()> {
-    let numbers = [report.guidance, report.opacity, report.regularizer];
-    if numbers.iter().all(|x| x.is_finite()) {
-        return Ok(());
+    let numbers = [
+        ("the guidance", report.guidance),
+        ("the gradient", report.gradient),
+        ("the opacity", report.opacity),
+        ("the regularisers", report.regularizer),
+    ];
+    match numbers.iter().find(|(_, x)| !x.is_finite()) {
+        None => Ok(()),
+        Some((what, x)) => Err(Error::NotFinite(format!("{what} came out as {x}"))),
     }
-    Err(Error::Failed(format!("the optimisation diverged at step {}", report.step))
-        .hint("lower adam.lr_grid or sds.guidance_scale, or try another --seed"))
 }

@@ -9,6 +9,8 @@ use crate::render::volume::{RenderGrad, RenderOutput};
 pub(super) struct Penalty {
     /// Weighted sum.
     pub(super) value: f64,
+    /// The weighted terms that are not zero.
+    pub(super) terms: Vec<(&'static str, f64)>,
     opacity: Vec<f32>,
     z_variance: Vec<f32>,
     normal: Vec<f32>,
@@ -24,19 +26,35 @@ impl Penalty {
     /// Evaluates the terms whose weight is not zero.
     pub(super) fn of(output: &RenderOutput, weights: &RegularizeConfig) -> Self {
         let mut p = Self::default();
-        p.value += add(&mut p.opacity, weights.opaque, || opaque(&output.opacity));
-        p.value += add(&mut p.opacity, weights.sparsity, || sparsity(&output.opacity));
-        p.value +=
-            add(&mut p.z_variance, weights.z_variance, || z_variance(&output.z_variance, &output.opacity));
-        if let Some(normal) = &output.normal {
-            p.value += add(&mut p.normal, weights.smoothness, || {
-                normal_smoothness(normal, output.width, output.height)
-            });
+        let Self { opacity, z_variance: depth, normal, orientation, .. } = &mut p;
+        let mut terms = vec![
+            ("opaque", add(opacity, weights.opaque, || opaque(&output.opacity))),
+            ("sparsity", add(opacity, weights.sparsity, || sparsity(&output.opacity))),
+            (
+                "z_variance",
+                add(depth, weights.z_variance, || z_variance(&output.z_variance, &output.opacity)),
+            ),
+        ];
+        if let Some(n) = &output.normal {
+            let smooth = || normal_smoothness(n, output.width, output.height);
+            terms.push(("smoothness", add(normal, weights.smoothness, smooth)));
         }
-        if let Some(orientation) = &output.orientation {
-            p.value += add(&mut p.orientation, weights.orientation, || mean(orientation));
+        if let Some(o) = &output.orientation {
+            terms.push(("orientation", add(orientation, weights.orientation, || mean(o))));
         }
+        p.value = terms.iter().map(|(_, value)| value).sum();
+        p.terms = terms.into_iter().filter(|(_, value)| *value != 0.0).collect();
         p
+    }
+
+    /// Adds what comes back from shading; `opacity` and `normal` may be empty.
+    pub(super) fn add_shading(&mut self, opacity: &[f32], normal: &[f32]) {
+        for (into, more) in [(&mut self.opacity, opacity), (&mut self.normal, normal)] {
+            if !more.is_empty() {
+                into.resize(more.len(), 0.0);
+                into.iter_mut().zip(more).for_each(|(i, m)| *i += m);
+            }
+        }
     }
 
     /// The gradient together with the one by the colours.
@@ -95,6 +113,7 @@ mod tests {
             z_variance: 0.0,
             orientation: 0.0,
             smoothness: 0.0,
+            ..RegularizeConfig::default()
         };
         let p = Penalty::of(&output(), &none);
         let rgb = [1.0];
@@ -111,6 +130,7 @@ mod tests {
             z_variance: 5.0,
             orientation: 7.0,
             smoothness: 11.0,
+            ..RegularizeConfig::default()
         };
         let o = output();
         let p = Penalty::of(&o, &w);
@@ -122,6 +142,7 @@ mod tests {
             + 7.0 * 0.4
             + 11.0 * smooth;
         assert!((p.value - expected).abs() < 1e-6, "{} {expected}", p.value);
+        assert_eq!(p.terms.len(), 5);
         let rgb = [];
         let g = p.gradient(&rgb);
         assert_eq!(g.z_variance.unwrap(), [0.0, 5.0]);

@@ -1,5 +1,7 @@
 //! From the optimised field to the files.
 
+use std::fs;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -7,7 +9,7 @@ use glam::Vec3;
 use serde_json::json;
 
 use super::event::{Event, Stage};
-use super::guide::Guide;
+use super::optimize::Run;
 use super::reporter::Reporter;
 use super::timing::Timings;
 use super::{Job, preview};
@@ -21,43 +23,62 @@ use crate::{Error, Result};
 pub(super) struct Product {
     pub(super) mesh: MeshReport,
     pub(super) bytes: u64,
+    /// The other particles' assets.
+    pub(super) others: Vec<PathBuf>,
 }
 
-/// Meshes the field and writes the asset.
+/// Meshes the fields and writes the assets: the first particle's under the product's name.
 pub(super) fn make(
-    job: &Job,
-    guide: &dyn Guide,
-    renderer: &VolumeRenderer,
+    run: &Run<'_>,
     cancel: &AtomicBool,
     timings: &mut Timings,
     reporter: &mut Reporter<'_, '_>,
 ) -> Result<Product> {
+    let first = one(run, 0, cancel, timings, reporter)?;
+    let bytes =
+        fs::metadata(run.job.folder.product()).map_err(|e| Error::io(run.job.folder.product(), e))?.len();
+    let mut others = Vec::new();
+    for particle in 1..run.particles.len() {
+        one(run, particle, cancel, timings, reporter)?;
+        others.push(run.job.folder.particle(particle));
+    }
+    Ok(Product { mesh: first, bytes, others })
+}
+
+fn one(
+    run: &Run<'_>,
+    particle: usize,
+    cancel: &AtomicBool,
+    timings: &mut Timings,
+    reporter: &mut Reporter<'_, '_>,
+) -> Result<MeshReport> {
+    let job = run.job;
     reporter.emit(&Event::StageStarted { stage: Stage::Mesh });
-    let (mut asset, report) = mesh(job, renderer, cancel)?;
+    let (mut asset, report) = mesh(job, &run.particles[particle], cancel)?;
     for part in &report.timings {
         timings.add(&format!("mesh.{:?}", part.stage).to_lowercase(), part.seconds);
     }
     warn(&report, reporter);
-    asset.extras = extras(job, guide);
+    asset.extras = extras(run, particle);
     reporter.emit(&Event::StageStarted { stage: Stage::Export });
-    let path = job.folder.product();
-    let saved = timings.time("export.save", || asset::save_with(&asset, path, &job.config.export));
+    let path = job.folder.particle(particle);
+    let saved = timings.time("export.save", || asset::save_with(&asset, &path, &job.config.export));
     saved.map_err(|e| {
         // Everything but the last step is in the checkpoint.
         let hint = "the optimised field is saved: free some space and run again with --resume";
         if e.hint_text().is_some() { e } else { e.hint(hint) }
     })?;
-    let written = timings.time("export.sheet", || sheet(job, &asset));
+    let written = timings.time("export.sheet", || sheet(job, &asset, particle));
     reporter.survive(written);
-    let bytes = std::fs::metadata(path).map_err(|e| Error::io(path, e))?.len();
-    Ok(Product { mesh: report, bytes })
+    Ok(report)
 }
 
 /// `sheet.png`: the asset from eight sides, drawn as any viewer would.
-fn sheet(job: &Job, asset: &Asset) -> Result<()> {
+fn sheet(job: &Job, asset: &Asset, particle: usize) -> Result<()> {
     let options = Views { count: 8, size: job.config.output.sheet_size, ..Views::default() };
     let picture = contact_sheet(&views(asset, &options), 4);
-    asset::replace(&job.folder.file("sheet.png"), &preview::png(&picture)?)
+    let name = if particle == 0 { "sheet.png".into() } else { format!("sheet-{}.png", particle + 1) };
+    asset::replace(&job.folder.file(&name), &preview::png(&picture)?)
 }
 
 fn mesh(job: &Job, renderer: &VolumeRenderer, cancel: &AtomicBool) -> Result<(Asset, MeshReport)> {
@@ -102,18 +123,25 @@ fn warn(report: &MeshReport, reporter: &mut Reporter<'_, '_>) {
 
 /// What the asset says of its origin. Nothing here depends on the machine, the clock or the
 /// device: equal fields give equal bytes.
-fn extras(job: &Job, guide: &dyn Guide) -> serde_json::Map<String, serde_json::Value> {
-    let c = &job.config;
+fn extras(run: &Run<'_>, particle: usize) -> serde_json::Map<String, serde_json::Value> {
+    let (job, c) = (run.job, &run.job.config);
     let settings = json!({
         "camera": c.camera, "field": c.field, "volume": c.volume, "sds": c.sds,
+        "vsd": c.vsd, "shading": c.shading,
         "regularize": c.regularize, "optim": c.optim, "adam": c.adam, "mesh": c.mesh,
     });
     let mut extras = serde_json::Map::new();
     extras.insert("generator".into(), concat!("gen3d ", env!("CARGO_PKG_VERSION")).into());
     extras.insert("prompt".into(), job.prompt.clone().into());
     extras.insert("seed".into(), c.seed.into());
-    extras.insert("prior".into(), json!({ "name": c.prior, "sha256": guide.identity() }));
+    extras.insert("prior".into(), json!({ "name": c.prior, "sha256": run.guide.identity() }));
     extras.insert("method".into(), json!(c.method));
+    if run.particles.len() > 1 {
+        extras.insert("particle".into(), particle.into());
+    }
+    if run.health.attempts() > 0 {
+        extras.insert("attempt".into(), run.health.attempts().into());
+    }
     extras.insert("settings".into(), settings);
     extras
 }

@@ -3,24 +3,18 @@
 use super::Job;
 use super::checkpoint::Checkpoint;
 use super::event::Event;
-use super::guide::Guide;
+use super::optimize::Run;
 use super::reporter::Reporter;
 use crate::config::Config;
-use crate::render::volume::VolumeRenderer;
 use crate::{Error, Result};
 
-/// Prepares the renderer; returns the number of steps already done.
-pub(super) fn begin(
-    job: &Job,
-    guide: &dyn Guide,
-    renderer: &mut VolumeRenderer,
-    reporter: &mut Reporter<'_, '_>,
-) -> Result<u32> {
+/// Prepares the run; returns the number of steps already done.
+pub(super) fn begin(job: &Job, run: &mut Run<'_>, reporter: &mut Reporter<'_, '_>) -> Result<u32> {
     if job.resume
         && let Some((checkpoint, warnings)) = Checkpoint::load_newest(&job.folder)?
     {
-        verify(job, guide, &checkpoint)?;
-        renderer.load_state(&checkpoint.state)?;
+        verify(job, &run.guide.identity(), &checkpoint)?;
+        run.load_state(&checkpoint.state)?;
         for warning in warnings {
             reporter.emit(&Event::warning(warning));
         }
@@ -40,14 +34,13 @@ pub(super) fn begin(
 }
 
 /// A run continues only what it would itself have begun.
-fn verify(job: &Job, guide: &dyn Guide, checkpoint: &Checkpoint) -> Result<()> {
+fn verify(job: &Job, identity: &str, checkpoint: &Checkpoint) -> Result<()> {
     let refuse = |reason: String| {
         Err(Error::invalid("--resume", reason).hint("leave out what differs, or start anew without --resume"))
     };
     if checkpoint.prompt != job.prompt {
         return refuse(format!("the interrupted run's prompt was \"{}\"", checkpoint.prompt));
     }
-    let identity = guide.identity();
     if checkpoint.prior != identity {
         return refuse(format!("the interrupted run's prior was {}, not {identity}", checkpoint.prior));
     }

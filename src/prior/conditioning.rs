@@ -30,6 +30,19 @@ impl Conditioning {
         Ok(Self { context: repeat(&self.context)?, pooled: self.pooled.as_ref().map(repeat).transpose()? })
     }
 
+    /// `a` times this and `b` times `other` (shaped as this).
+    ///
+    /// # Errors
+    /// If their shapes differ.
+    pub fn mixed(&self, other: &Self, a: f64, b: f64) -> Result<Self> {
+        let mix = |x: &Tensor, y: &Tensor| -> Result<Tensor> { Ok(((x * a)? + (y * b)?)?) };
+        let pooled = match (&self.pooled, &other.pooled) {
+            (Some(x), Some(y)) => Some(mix(x, y)?),
+            _ => None,
+        };
+        Ok(Self { context: mix(&self.context, &other.context)?, pooled })
+    }
+
     /// The rows of all, one below the other.
     ///
     /// # Errors

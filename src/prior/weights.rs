@@ -53,7 +53,7 @@ pub struct Store {
 #[derive(Default)]
 struct State {
     vars: BTreeMap<String, Var>,
-    used: Vec<String>,
+    used: BTreeMap<String, Vec<usize>>,
     adapted: BTreeSet<String>,
     faults: Vec<String>,
 }
@@ -97,6 +97,11 @@ impl Store {
         self.state.lock().expect("no panic while held").vars.clone()
     }
 
+    /// Names and shapes of the tensors that were asked for so far.
+    pub fn shapes(&self) -> BTreeMap<String, Vec<usize>> {
+        self.state.lock().expect("no panic while held").used.clone()
+    }
+
     /// Checks that nothing was missing, misshapen or unused in `file`.
     ///
     /// # Errors
@@ -107,8 +112,8 @@ impl Store {
         let strays = self.adapters.keys().filter(|k| !state.adapted.contains(*k));
         faults.extend(strays.map(|k| format!("adapter of an unknown layer {k}")));
         if let Some(loaded) = &self.loaded {
-            let used: std::collections::HashSet<_> = state.used.iter().collect();
-            let mut rest: Vec<_> = loaded.keys().filter(|k| !used.contains(k) && !ignore(k)).collect();
+            let mut rest: Vec<_> =
+                loaded.keys().filter(|k| !state.used.contains_key(*k) && !ignore(k)).collect();
             rest.sort();
             faults.extend(rest.iter().map(|k| format!("unexpected tensor {k}")));
         }
@@ -138,7 +143,7 @@ impl Store {
             },
         };
         let mut state = self.state.lock().expect("no panic while held");
-        state.used.push(name.clone());
+        state.used.insert(name.clone(), shape.to_vec());
         if !self.trainable {
             return Ok(tensor);
         }

@@ -19,6 +19,8 @@ pub struct UnetPredictor<'a> {
     pub unconditional: Conditioning,
     /// The prompt: one row, or one a sample.
     pub conditional: Conditioning,
+    /// Prompts to push away from, each one row or one a sample (Perp-Neg, the noise-free loss).
+    pub negatives: Vec<Conditioning>,
     /// Cameras `[B, 16]`, for priors that take them.
     pub cameras: Option<Tensor>,
     /// Further channels of the U-Net's input, `[1, n, h, w]` (inpainting models).
@@ -53,7 +55,16 @@ pub struct Control {
 impl<'a> UnetPredictor<'a> {
     /// Texts only.
     pub fn new(prior: &'a Prior, unconditional: Conditioning, conditional: Conditioning) -> Self {
-        Self { prior, unconditional, conditional, cameras: None, further: None, controls: &[], hooks: None }
+        Self {
+            prior,
+            unconditional,
+            conditional,
+            negatives: Vec::new(),
+            cameras: None,
+            further: None,
+            controls: &[],
+            hooks: None,
+        }
     }
 }
 
@@ -76,7 +87,9 @@ impl UnetPredictor<'_> {
             Branch::Unconditional => self.unconditional.rows(t.len())?,
             Branch::Conditional => self.conditional.rows(t.len())?,
             Branch::Negative(i) => {
-                return Err(Error::invalid("guidance", format!("no text for negative branch {i}")));
+                let text = self.negatives.get(i);
+                let why = || Error::invalid("guidance", format!("no text for negative branch {i}"));
+                text.ok_or_else(why)?.rows(t.len())?
             }
         };
         let with_further = match &self.further {

@@ -9,6 +9,8 @@ mod rays;
 mod recompute;
 mod transformer;
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use candle_core::Tensor;
 
 use attention::AttentionHook;
@@ -33,6 +35,7 @@ pub struct Unet {
     up: Vec<(Stage, Option<Upsample>)>,
     norm_out: GroupNorm,
     conv_out: Conv2d,
+    evaluated: AtomicU64,
 }
 
 /// What SDXL is told beside the text's hidden states.
@@ -100,6 +103,7 @@ impl Unet {
             up: (0..c.len()).map(|i| up(&config, i, &w.pp("up_blocks").pp(i))).collect::<Result<_>>()?,
             norm_out: GroupNorm::new(first, config.norm_num_groups, config.norm_eps, &w.pp("conv_norm_out"))?,
             conv_out,
+            evaluated: AtomicU64::new(0),
             config,
         })
     }
@@ -144,6 +148,7 @@ impl Unet {
     /// If shapes do not fit, or a conditioning that the config asks for is missing.
     pub fn predict(&self, inputs: &UnetInputs<'_>) -> Result<Tensor> {
         self.check(inputs)?;
+        self.evaluated.fetch_add(inputs.sample.dim(0)? as u64, Ordering::Relaxed);
         let emb = self.embedding.forward(inputs)?;
         let told = Told { emb: &emb, context: inputs.context, hook: inputs.hook };
         let mut state = State { h: self.centred(inputs.sample)?, skips: Vec::new() };
@@ -151,6 +156,12 @@ impl Unet {
             self.run(segment, &mut state, &told, inputs)?;
         }
         Ok(state.h)
+    }
+
+    /// Samples that went through [`Unet::predict`] since it was built: what the costs of methods are
+    /// counted in.
+    pub fn evaluated(&self) -> u64 {
+        self.evaluated.load(Ordering::Relaxed)
     }
 
     fn centred(&self, x: &Tensor) -> Result<Tensor> {

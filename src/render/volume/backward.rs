@@ -166,7 +166,7 @@ impl VolumeRenderer {
         if read_f32(&*self.device, &self.mlp.grad, self.mlp.len)?.iter().all(|g| g.is_finite()) {
             return Ok(());
         }
-        Err(Error::Failed("the gradient of the field is not finite".into()).hint(
+        Err(Error::NotFinite("the gradient of the field is not finite".into()).hint(
             "lower the learning rate or the weight of the loss, or start again from an earlier checkpoint",
         ))
     }
@@ -188,8 +188,11 @@ fn scatter(
         return Err(Error::invalid(format!("gradient by {what}"), reason));
     }
     if let Some(i) = source.iter().position(|g| !g.is_finite()) {
-        return Err(Error::Failed(format!("the gradient by {what} is not finite at pixel {}", i / channels))
-            .hint("the loss or the prior produced it; lower the guidance scale or the learning rate"));
+        return Err(Error::NotFinite(format!(
+            "the gradient by {what} is not finite at pixel {}",
+            i / channels
+        ))
+        .hint("the loss or the prior produced it; lower the guidance scale or the learning rate"));
     }
     for (row, values) in target.chunks_exact_mut(stride).zip(source.chunks_exact(channels)) {
         row[at..at + channels].copy_from_slice(values);

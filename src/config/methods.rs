@@ -1,0 +1,104 @@
+//! What `--method` may name: a loss, or a published system (its loss and its settings).
+
+use super::layers::Layer;
+use super::nearest;
+use crate::{Error, Result};
+
+/// The losses, as `method` in a scene names them.
+pub const LOSSES: [&str; 6] = ["sds", "sjc", "vsd", "csd", "nfsd", "ism"];
+
+macro_rules! system {
+    ($name:literal) => {
+        ($name, include_str!(concat!("../../scenes/methods/", $name, ".toml")))
+    };
+}
+
+/// Systems: scaled to the embedded prior, and with the numbers of the originals.
+pub const SYSTEMS: [(&str, &str); 8] = [
+    system!("dreamfusion"),
+    system!("dreamfusion-original"),
+    system!("sjc"),
+    system!("sjc-original"),
+    system!("prolificdreamer"),
+    system!("prolificdreamer-original"),
+    system!("hifa"),
+    system!("luciddreamer"),
+];
+
+/// Systems that something is lacking for, and what.
+const NOT_YET: [(&str, &str); 3] = [
+    ("latent-nerf", "the field renders three colours, and this method needs four latents a ray"),
+    ("magic3d", "its second stage optimises a mesh, which needs a differentiable rasteriser in the run"),
+    ("fantasia3d", "it optimises a mesh from the start, which needs a differentiable rasteriser in the run"),
+];
+
+/// The layer that `--method NAME` stands for; a system's whole, or of a run that goes on (which has all
+/// its settings already) its loss alone.
+///
+/// # Errors
+/// [`Error::Invalid`] for a name that is neither loss nor system; the hint lists them.
+pub fn layer(name: &str, resumed: bool) -> Result<Layer> {
+    let origin = format!("--method {name}");
+    if let Some((_, text)) = SYSTEMS.iter().find(|(n, _)| *n == name) {
+        let whole = Layer::parse(text, &origin)?;
+        return Ok(if resumed { whole.only("method") } else { whole });
+    }
+    if LOSSES.contains(&name) {
+        return Ok(Layer::one(&origin, "method", name));
+    }
+    if let Some((_, why)) = NOT_YET.iter().find(|(n, _)| *n == name) {
+        return Err(Error::invalid("--method", format!("{name} is not there yet: {why}")).hint(list()));
+    }
+    let error = Error::invalid("--method", format!("there is no method `{name}`"));
+    let names = LOSSES.into_iter().chain(SYSTEMS.iter().map(|(n, _)| *n));
+    Err(match nearest(name, names) {
+        Some(near) => error.hint(format!("did you mean `{near}`? {}", list())),
+        None => error.hint(list()),
+    })
+}
+
+fn list() -> String {
+    let systems: Vec<&str> = SYSTEMS.iter().map(|(n, _)| *n).collect();
+    format!("losses: {}; systems: {}", LOSSES.join(", "), systems.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Config, Method, layers};
+
+    #[test]
+    fn every_method_resolves_over_the_defaults_and_losses_are_those_of_the_configuration() {
+        for name in LOSSES {
+            let config = layers::resolve(&[layer(name, false).unwrap()]).unwrap();
+            assert_eq!(config.to_toml().unwrap().matches(&format!("method = \"{name}\"")).count(), 1);
+        }
+        for (name, _) in SYSTEMS {
+            let config = layers::resolve(&[layer(name, false).unwrap()]).unwrap();
+            assert!(config != Config::default(), "{name}");
+            // Going on takes the loss alone.
+            let on = layers::resolve(&[layer(name, true).unwrap()]).unwrap();
+            assert_eq!(on, Config { method: config.method, ..Config::default() }, "{name}");
+        }
+        let dreamfusion = layers::resolve(&[layer("dreamfusion", false).unwrap()]).unwrap();
+        let r = &dreamfusion.regularize;
+        assert_eq!(dreamfusion.method, Method::Sds);
+        // A hundredth at the start, the whole from half way on.
+        assert!((r.at(0.0).orientation / r.orientation - 0.01).abs() < 1e-12);
+        assert!((r.at(0.25).orientation / r.orientation - 0.505).abs() < 1e-12);
+        assert_eq!(r.at(0.5).orientation, r.orientation);
+        let prolific = layers::resolve(&[layer("prolificdreamer-original", false).unwrap()]).unwrap();
+        assert_eq!((prolific.method, prolific.regularize.at(0.39).opaque), (Method::Vsd, 0.0));
+        assert_eq!(prolific.regularize.at(0.4).opaque, 1000.0);
+    }
+
+    #[test]
+    fn what_is_not_there_says_what_is_lacking_and_what_there_is() {
+        for (name, what) in [("fantasia3d", "rasteriser"), ("latent-nerf", "three colours")] {
+            let e = layer(name, false).unwrap_err();
+            assert!(e.is_usage() && e.to_string().contains("not there yet") && e.to_string().contains(what));
+        }
+        let e = layer("dreamfuson", false).unwrap_err();
+        assert!(e.hint_text().unwrap().starts_with("did you mean `dreamfusion`? losses: sds, sjc, vsd"));
+    }
+}
