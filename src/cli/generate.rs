@@ -127,7 +127,7 @@ fn flags(args: &Args) -> Result<Vec<Layer>> {
 }
 
 /// The first Ctrl-C asks the run to save and stop, the second stops it at once.
-fn cancel_on_ctrl_c() -> Result<Arc<AtomicBool>> {
+pub(super) fn cancel_on_ctrl_c() -> Result<Arc<AtomicBool>> {
     let cancel = Arc::new(AtomicBool::new(false));
     let flag = Arc::clone(&cancel);
     let handler = move || {

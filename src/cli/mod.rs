@@ -10,6 +10,7 @@ use clap::{Parser, Subcommand};
 mod bench;
 mod doctor;
 mod eval;
+mod fit;
 mod generate;
 mod image;
 mod models;
@@ -41,7 +42,9 @@ enum Command {
     Generate(generate::Args),
     /// Paint pictures of a prompt, from noise or from a picture.
     Image(image::ImageArgs),
-    /// Draw a model from all sides into one picture.
+    /// Make an asset from posed pictures of a thing.
+    Fit(fit::Args),
+    /// Draw a model from all sides into one picture, or make posed pictures of it.
     Render(render::RenderArgs),
     /// Train the embedded models, or look at what they have learned.
     #[command(subcommand)]
@@ -83,6 +86,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         (Some(Command::Bench(command)), _) => Ok(bench::run(command)?),
         (Some(Command::Doctor(args)), _) => doctor::run(&args),
         (Some(Command::Eval(command)), _) => Ok(eval::run(command)?),
+        (Some(Command::Fit(args)), _) => fit::run(&args),
         (Some(Command::Generate(args)), _) | (None, Some(args)) => generate::run(&args),
         (Some(Command::Models(command)), _) => Ok(models::run(command)?),
         (Some(Command::Image(args)), _) => Ok(image::run(&args)?),
