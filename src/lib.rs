@@ -14,6 +14,7 @@ pub mod distill;
 pub mod error;
 pub mod evaluate;
 pub mod field;
+pub mod fit;
 pub mod generate;
 pub mod gpu;
 pub mod mesh;

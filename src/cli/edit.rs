@@ -14,7 +14,9 @@ use self::jobs::{Settings, Task};
 use self::show::Show;
 use super::report;
 use crate::error::{Error, Result};
+use crate::prior::Prior;
 use crate::video::batch::{Entry, Journal, Status};
+use crate::video::diffusion::DiffusionEditor;
 use crate::video::editor::FrameEditor;
 use crate::video::fit::Policy;
 use crate::video::io::{Codec, Encoding, Flow, ReadOptions};
@@ -165,7 +167,7 @@ fn attempt(args: &EditArgs, task: &Task, cancel: &AtomicBool, show: &mut Show) -
         resume: args.resume,
     };
     let mut editor = editor(&task.settings)?;
-    job.run(editor.as_deref_mut().map(|e| e as &mut dyn FrameEditor), &mut |stage, share| {
+    job.run(editor.as_mut().map(|e| e as &mut dyn FrameEditor), &mut |stage, share| {
         show.progress(stage, share);
         if cancel.load(Ordering::Relaxed) { Flow::Stop } else { Flow::Continue }
     })
@@ -174,13 +176,19 @@ fn attempt(args: &EditArgs, task: &Task, cancel: &AtomicBool, show: &mut Show) -
 /// The editor of these settings; none at strength 0, which changes nothing.
 ///
 /// # Errors
-/// [`Error::Failed`] where this build has no such editor.
-fn editor(settings: &Settings) -> Result<Option<Box<dyn FrameEditor>>> {
+/// A prior that cannot be loaded.
+fn editor(settings: &Settings) -> Result<Option<DiffusionEditor>> {
     if settings.strength() == 0.0 {
         return Ok(None);
     }
-    Err(Error::Failed("this build has no editing model yet".into())
-        .hint("--strength 0 writes the clip anew without an edit"))
+    let (config, controls) = (settings.config()?, settings.controls()?);
+    let prior = Prior::load(settings.prior.as_deref().unwrap_or("mini"), &crate::prior::device("auto")?)?;
+    for text in [&config.source_prompt, &config.target_prompt] {
+        if let Some(words) = prior.strangers(text) {
+            report::warning(&format!("the prior has not learned {words}; the edit may ignore it"), None);
+        }
+    }
+    Ok(Some(DiffusionEditor { prior, config, controls }))
 }
 
 fn encoding(args: &EditArgs) -> Encoding {

@@ -240,7 +240,7 @@ fn size(text: &str) -> std::result::Result<(u32, u32), String> {
 }
 
 /// `path` or `path:0.8`; a file whose name ends so must be given its weight too.
-fn weighted(text: &str) -> std::result::Result<(PathBuf, f64), String> {
+pub(super) fn weighted(text: &str) -> std::result::Result<(PathBuf, f64), String> {
     match text.rsplit_once(':') {
         Some((path, weight)) if !path.is_empty() && !weight.contains(['/', '\\']) => {
             match weight.parse::<f64>() {

@@ -13,6 +13,7 @@ mod convert;
 mod doctor;
 mod edit;
 mod eval;
+mod fit;
 mod generate;
 mod image;
 mod interpolate;
@@ -53,7 +54,9 @@ enum Command {
     Edit(edit::EditArgs),
     /// Give a clip more frames, by a flow network.
     Interpolate(interpolate::InterpolateArgs),
-    /// Draw a model from all sides into one picture.
+    /// Make an asset from posed pictures of a thing.
+    Fit(fit::Args),
+    /// Draw a model from all sides into one picture, or make posed pictures of it.
     Render(render::RenderArgs),
     /// Train the embedded models, or look at what they have learned.
     #[command(subcommand)]
@@ -98,6 +101,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         (Some(Command::Doctor(args)), _) => doctor::run(&args),
         (Some(Command::Edit(args)), _) => Ok(edit::run(&args)?),
         (Some(Command::Eval(command)), _) => Ok(eval::run(command)?),
+        (Some(Command::Fit(args)), _) => fit::run(&args),
         (Some(Command::Generate(args)), _) | (None, Some(args)) => generate::run(&args),
         (Some(Command::Models(command)), _) => Ok(models::run(command)?),
         (Some(Command::Image(args)), _) => Ok(image::run(&args)?),

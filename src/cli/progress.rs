@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::report;
-use crate::generate::event::{Event, Stage, StepReport, Summary};
+use crate::generate::event::{Event, FitScore, Stage, Summary};
 
 /// How much is said.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,7 +59,9 @@ impl Display {
                 self.bar.suspend(|| report::warning(&text, None));
                 self.tenths = 0;
             }
-            Event::Step(report) => self.step(report),
+            Event::Step(report) => self.step(report.step, report.steps),
+            Event::FitStep(report) => self.step(report.step, report.steps),
+            Event::FitScore(score) => self.say(&agreement(score)),
             Event::Preview { .. } | Event::Checkpoint { .. } => {}
             Event::Warning { message, hint } => {
                 self.bar.suspend(|| report::warning(message, hint.as_deref()));
@@ -91,22 +93,22 @@ impl Display {
         self.bar.enable_steady_tick(Duration::from_millis(120));
     }
 
-    fn step(&mut self, report: &StepReport) {
+    fn step(&mut self, step: u32, steps: u32) {
         if self.terminal {
             if self.bar.length().is_none() {
                 self.bar.set_style(style("{msg:<11} {wide_bar} {pos}/{len}  {elapsed} elapsed, {eta} left"));
-                self.bar.set_length(report.steps.into());
+                self.bar.set_length(steps.into());
                 // A resumed run's first position: the ETA must not count the steps done before.
-                self.bar.set_position((report.step - 1).into());
+                self.bar.set_position((step - 1).into());
                 self.bar.reset_eta();
             }
-            self.bar.set_position(report.step.into());
+            self.bar.set_position(step.into());
             return;
         }
-        let tenths = report.step * 10 / report.steps;
+        let tenths = step * 10 / steps;
         if tenths > self.tenths {
             self.tenths = tenths;
-            self.say(&format!("step {} of {} ({} %)", report.step, report.steps, tenths * 10));
+            self.say(&format!("step {step} of {steps} ({} %)", tenths * 10));
         }
     }
 
@@ -141,6 +143,19 @@ fn style(template: &str) -> ProgressStyle {
 
 fn seconds(s: f64) -> String {
     if s < 60.0 { format!("{s:.1} s") } else { format!("{} min {:02} s", s as u64 / 60, s as u64 % 60) }
+}
+
+/// How well a fit agrees with its pictures.
+fn agreement(score: &FitScore) -> String {
+    let kind = if score.held_out { "held-out" } else { "training" };
+    let mut text = format!("PSNR over {} {kind} pictures: field {:.2} dB", score.pictures, score.field_psnr);
+    if let Some(psnr) = score.mesh_psnr {
+        text += &format!(", mesh {psnr:.2} dB");
+    }
+    if let Some(chamfer) = score.chamfer {
+        text += &format!("; Chamfer distance {:.3} % of the diagonal", 100.0 * chamfer);
+    }
+    text
 }
 
 /// The timings as an aligned table with shares of the whole.

@@ -1,6 +1,10 @@
-//! `gen3d render FILE --out sheet.png`: a model from all sides in one picture.
+//! `gen3d render FILE --out sheet.png`: a model from all sides in one picture; with `--dataset FOLDER`
+//! in many, with their cameras, for `gen3d fit` and other programs.
 
-use std::{io::Cursor, path::PathBuf};
+use std::{
+    io::Cursor,
+    path::{Path, PathBuf},
+};
 
 use clap::Args;
 use glam::Vec3;
@@ -9,8 +13,10 @@ use image::{ImageFormat, RgbImage};
 use crate::{
     asset,
     error::{Error, Result},
+    fit::dataset::write,
     render::{
         color::srgb8_to_linear,
+        raster::Lighting,
         sheet::{self, Views},
     },
 };
@@ -24,11 +30,19 @@ pub struct RenderArgs {
     /// The model: .glb, .gltf, .obj, or a .toml recipe.
     file: PathBuf,
     /// The picture to write, a .png.
-    #[arg(short, long, value_name = "FILE")]
-    out: PathBuf,
-    /// Number of views, all around at equal angles, the first from the front.
-    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=360))]
-    views: u32,
+    #[arg(short, long, value_name = "FILE", required_unless_present = "dataset")]
+    out: Option<PathBuf>,
+    /// Write posed pictures and `transforms.json` (the layout of NeRF-synthetic and instant-ngp) into
+    /// this folder instead: cameras on a sphere around the model, an eighth more of them held out.
+    #[arg(long, value_name = "FOLDER", conflicts_with_all = ["out", "elevation", "turntable"])]
+    dataset: Option<PathBuf>,
+    /// Light of a dataset's pictures: flat (surfaces in their own colour) or studio.
+    #[arg(long, value_name = "NAME", default_value = "flat", requires = "dataset")]
+    light: Light,
+    /// Number of views, all around at equal angles, the first from the front [default: 8; 64 for a
+    /// dataset].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=360))]
+    views: Option<u32>,
     /// Width and height of each view in pixels.
     #[arg(long, value_name = "PX", default_value_t = 256, value_parser = clap::value_parser!(u32).range(8..=4096))]
     size: u32,
@@ -38,9 +52,18 @@ pub struct RenderArgs {
     /// One strip of all views instead of rows of four.
     #[arg(long)]
     turntable: bool,
-    /// Colour behind the model, as #rrggbb.
-    #[arg(long, value_name = "#RRGGBB", default_value = "#e6e6e6", value_parser = background)]
-    background: Vec3,
+    /// Colour behind the model, as #rrggbb [default: #e6e6e6; an alpha channel for a dataset].
+    #[arg(long, value_name = "#RRGGBB", value_parser = background)]
+    background: Option<Vec3>,
+}
+
+/// Light on a dataset's model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Light {
+    /// Even light from everywhere.
+    Flat,
+    /// A key lamp, a fill and a hemisphere.
+    Studio,
 }
 
 /// Draws the sheet and puts it in place in one step: on an error, what was there stays.
@@ -49,28 +72,44 @@ pub struct RenderArgs {
 /// [`Error::Invalid`] for sizes or names that cannot be used, [`Error::Io`] and [`Error::File`]
 /// about the model or the picture.
 pub fn run(args: RenderArgs) -> Result<()> {
-    let extension = args.out.extension().and_then(|e| e.to_str()).unwrap_or_default();
-    if !extension.eq_ignore_ascii_case("png") {
-        return Err(Error::invalid("--out", format!("{} does not end in .png", args.out.display()))
-            .hint("pictures are written as PNG"));
-    }
-    let pixels = u64::from(args.views) * u64::from(args.size).pow(2);
+    let views = args.views.unwrap_or(if args.dataset.is_some() { 64 } else { 8 });
+    let pixels = u64::from(views) * u64::from(args.size).pow(2);
     if pixels > MAX_PIXELS {
         return Err(Error::invalid(
             "--size",
-            format!(
-                "{} views of {} pixels are {pixels} pixels; the limit is {MAX_PIXELS}",
-                args.views, args.size
-            ),
+            format!("{views} views of {} pixels are {pixels} pixels; the limit is {MAX_PIXELS}", args.size),
         )
         .hint("ask for fewer or smaller views"));
     }
+    match (&args.dataset, &args.out) {
+        (Some(folder), _) => dataset(&args, folder, views),
+        (None, Some(out)) => sheet(&args, out, views),
+        // One of the two is required.
+        (None, None) => Ok(()),
+    }
+}
+
+fn dataset(args: &RenderArgs, folder: &Path, views: u32) -> Result<()> {
+    let lighting = match args.light {
+        Light::Flat => Lighting::flat(),
+        Light::Studio => Lighting::studio(),
+    };
+    let options = write::Options { views, size: args.size, background: args.background, lighting };
+    write::write(&asset::load(&args.file)?, folder, &options)
+}
+
+fn sheet(args: &RenderArgs, out: &Path, views: u32) -> Result<()> {
+    let extension = out.extension().and_then(|e| e.to_str()).unwrap_or_default();
+    if !extension.eq_ignore_ascii_case("png") {
+        return Err(Error::invalid("--out", format!("{} does not end in .png", out.display()))
+            .hint("pictures are written as PNG"));
+    }
     let asset = asset::load(&args.file)?;
-    let options =
-        Views { count: args.views, size: args.size, elevation: args.elevation, background: args.background };
-    let columns = if args.turntable { args.views as usize } else { 4 };
+    let background = args.background.unwrap_or_else(|| srgb8_to_linear([0xe6; 3]));
+    let options = Views { count: views, size: args.size, elevation: args.elevation, background };
+    let columns = if args.turntable { views as usize } else { 4 };
     let picture = sheet::contact_sheet(&sheet::views(&asset, &options), columns);
-    asset::replace(&args.out, &png(&picture)?)
+    asset::replace(out, &png(&picture)?)
 }
 
 fn png(picture: &RgbImage) -> Result<Vec<u8>> {
@@ -121,8 +160,10 @@ mod tests {
     #[test]
     fn arguments() {
         let args = parse(&["a.glb", "-o", "b.png", "--elevation", "-20", "--background", "#ff0080"]).unwrap();
-        assert_eq!((args.views, args.size, args.elevation), (8, 256, -20.0));
-        assert!((args.background - Vec3::new(1.0, 0.0, srgb8_to_linear([128; 3]).z)).length() < 1e-6);
+        assert_eq!((args.views, args.size, args.elevation), (None, 256, -20.0));
+        assert!(
+            (args.background.unwrap() - Vec3::new(1.0, 0.0, srgb8_to_linear([128; 3]).z)).length() < 1e-6
+        );
         for bad in [
             "--views=0",
             "--size=9999",
@@ -133,6 +174,8 @@ mod tests {
         ] {
             assert!(parse(&["a.glb", "-o", "b.png", bad]).is_err(), "{bad}");
         }
+        assert!(parse(&["a.glb"]).is_err() && parse(&["a.glb", "-o", "b.png", "--dataset", "d"]).is_err());
+        assert_eq!(parse(&["a.glb", "--dataset", "d", "--light", "studio"]).unwrap().light, Light::Studio);
     }
 
     #[test]

@@ -71,6 +71,19 @@ impl Layer {
         let value = parsed.unwrap_or_else(|| Value::String(value.into()));
         Ok(Self::one(&format!("--set {key}"), key, value))
     }
+
+    /// Lays this layer's keys over `table`.
+    pub fn put(&self, table: &mut Table) {
+        fn merge(table: &mut Table, over: &Table) {
+            for (key, value) in over {
+                match (table.get_mut(key), value) {
+                    (Some(Value::Table(old)), Value::Table(new)) => merge(old, new),
+                    _ => drop(table.insert(key.clone(), value.clone())),
+                }
+            }
+        }
+        merge(table, &self.table);
+    }
 }
 
 /// Lays `layers` over the defaults, later ones winning, and checks the result.

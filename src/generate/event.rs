@@ -14,12 +14,16 @@ use crate::mesh::MeshReport;
 pub enum Stage {
     /// Reading the prior and encoding the prompt.
     Prior,
+    /// Reading posed pictures (`gen3d fit`).
+    Pictures,
     /// Optimising the field.
     Optimize,
     /// From field to textured triangles.
     Mesh,
     /// Writing the files.
     Export,
+    /// Comparing the product with pictures it was not made from (`gen3d fit`).
+    Compare,
 }
 
 impl Stage {
@@ -27,9 +31,11 @@ impl Stage {
     pub fn label(self) -> &'static str {
         match self {
             Self::Prior => "loading the prior",
+            Self::Pictures => "reading the pictures",
             Self::Optimize => "optimising",
             Self::Mesh => "meshing",
             Self::Export => "writing",
+            Self::Compare => "comparing",
         }
     }
 }
@@ -63,6 +69,41 @@ pub struct StepReport {
     pub seconds: f64,
     /// Memory of the process in bytes; 0 where the system does not tell.
     pub memory: u64,
+}
+
+/// One step of `gen3d fit`.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct FitStep {
+    /// Steps done so far, this one included.
+    pub step: u32,
+    /// Steps in all.
+    pub steps: u32,
+    /// Peak signal-to-noise ratio of the step's rays against their pictures in dB.
+    pub psnr: f32,
+    /// Mean opacity over all rays, 0 … 1.
+    pub opacity: f32,
+    /// Sum of the weighted regularisers.
+    pub regularizer: f32,
+    /// Learning rate of this step.
+    pub learning_rate: f32,
+    /// Wall time of this step in seconds.
+    pub seconds: f64,
+}
+
+/// How well a product of `gen3d fit` agrees with its pictures.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct FitScore {
+    /// The pictures were held out of the optimisation.
+    pub held_out: bool,
+    /// Number of pictures compared.
+    pub pictures: usize,
+    /// Mean PSNR of the field's pictures in dB (sRGB, before white).
+    pub field_psnr: f64,
+    /// Mean PSNR of the mesh's pictures; `None` if no lens is one that the rasteriser has.
+    pub mesh_psnr: Option<f64>,
+    /// Mean of both directions' mean distances to the true surface, as a share of its bounding box's
+    /// diagonal.
+    pub chamfer: Option<f64>,
 }
 
 /// The end of a run.
@@ -117,6 +158,10 @@ pub enum Event {
     },
     /// An optimisation step is done.
     Step(StepReport),
+    /// A step of `gen3d fit` is done.
+    FitStep(FitStep),
+    /// The product of `gen3d fit` was compared.
+    FitScore(FitScore),
     /// A preview picture was written.
     Preview {
         /// Where.

@@ -11,10 +11,15 @@ const PRIOR: u64 = 1 << 30;
 /// # Errors
 /// [`Error::Failed`] with both numbers. Where the system does not tell, nothing is refused.
 pub(super) fn check(config: &Config) -> Result<()> {
-    match available() {
-        Some(available) => compare(config.memory_estimate() + PRIOR, available),
-        None => Ok(()),
-    }
+    require(config.memory_estimate() + PRIOR)
+}
+
+/// Refuses a need of `bytes` that would not fit into the memory available now.
+///
+/// # Errors
+/// As [`check`].
+pub(crate) fn require(bytes: u64) -> Result<()> {
+    available().map_or(Ok(()), |available| compare(bytes, available))
 }
 
 fn compare(needed: u64, available: u64) -> Result<()> {

@@ -6,7 +6,7 @@ use crate::config::OptimConfig;
 
 /// The factor on the learning rates at `step` (from 0): a linear rise, then half a cosine down to
 /// `final_rate`.
-pub(super) fn rate(optim: &OptimConfig, step: u32) -> f32 {
+pub(crate) fn rate(optim: &OptimConfig, step: u32) -> f32 {
     // A short run (`--steps 10`) must not end before it has begun.
     let warmup = optim.warmup.min(optim.steps / 2);
     if step < warmup {

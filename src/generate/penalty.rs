@@ -6,9 +6,9 @@ use crate::render::volume::{RenderGrad, RenderOutput};
 
 /// Weighted penalties on a render and their gradients; empty where no weight asks for one.
 #[derive(Debug, Default)]
-pub(super) struct Penalty {
+pub(crate) struct Penalty {
     /// Weighted sum.
-    pub(super) value: f64,
+    pub(crate) value: f64,
     /// The weighted terms that are not zero.
     pub(super) terms: Vec<(&'static str, f64)>,
     opacity: Vec<f32>,
@@ -18,13 +18,13 @@ pub(super) struct Penalty {
 }
 
 /// Whether the render must come with normals.
-pub(super) fn needs_normals(weights: &RegularizeConfig) -> bool {
+pub(crate) fn needs_normals(weights: &RegularizeConfig) -> bool {
     weights.orientation > 0.0 || weights.smoothness > 0.0
 }
 
 impl Penalty {
     /// Evaluates the terms whose weight is not zero.
-    pub(super) fn of(output: &RenderOutput, weights: &RegularizeConfig) -> Self {
+    pub(crate) fn of(output: &RenderOutput, weights: &RegularizeConfig) -> Self {
         let mut p = Self::default();
         let Self { opacity, z_variance: depth, normal, orientation, .. } = &mut p;
         let mut terms = vec![
@@ -58,7 +58,7 @@ impl Penalty {
     }
 
     /// The gradient together with the one by the colours.
-    pub(super) fn gradient<'a>(&'a self, rgb: &'a [f32]) -> RenderGrad<'a> {
+    pub(crate) fn gradient<'a>(&'a self, rgb: &'a [f32]) -> RenderGrad<'a> {
         let some = |x: &'a Vec<f32>| (!x.is_empty()).then_some(x.as_slice());
         RenderGrad {
             rgb: Some(rgb),

@@ -5,7 +5,7 @@
 
 /// The sRGB transfer function (IEC 61966-2-1) at linear `x` in [0, 1], and its slope. Outside the
 /// range both follow the line through the nearer end's value, with slope zero.
-fn transfer(x: f32) -> (f32, f32) {
+pub(crate) fn transfer(x: f32) -> (f32, f32) {
     if !(0.0..=1.0).contains(&x) {
         return (if x > 1.0 { 1.0 } else { 0.0 }, 0.0);
     }
@@ -43,7 +43,7 @@ pub(super) fn from_prior(gradient: &[f32], linear: &[f32], views: usize) -> Vec<
 }
 
 /// One linear value as an 8-bit sRGB sample.
-pub(super) fn to_srgb8(linear: f32) -> u8 {
+pub(crate) fn to_srgb8(linear: f32) -> u8 {
     (transfer(linear).0 * 255.0 + 0.5) as u8
 }
 

@@ -28,7 +28,7 @@ pub(super) fn write(job: &Job, renderer: &mut VolumeRenderer, step: u32) -> Resu
 }
 
 /// A picture as PNG bytes.
-pub(super) fn png(picture: &RgbImage) -> Result<Vec<u8>> {
+pub(crate) fn png(picture: &RgbImage) -> Result<Vec<u8>> {
     let mut bytes = Cursor::new(Vec::new());
     picture.write_to(&mut bytes, ImageFormat::Png).map_err(|e| Error::Failed(format!("png: {e}")))?;
     Ok(bytes.into_inner())

@@ -14,7 +14,7 @@ use super::reporter::Reporter;
 use super::timing::Timings;
 use super::{Job, preview};
 use crate::asset::{self, Asset};
-use crate::mesh::{MeshReport, build_asset};
+use crate::mesh::{MeshOptions, MeshReport, TriMesh, build_placed, place::rest_on_ground};
 use crate::render::sheet::{Views, contact_sheet, views};
 use crate::render::volume::VolumeRenderer;
 use crate::{Error, Result};
@@ -54,7 +54,9 @@ fn one(
 ) -> Result<MeshReport> {
     let job = run.job;
     reporter.emit(&Event::StageStarted { stage: Stage::Mesh });
-    let (mut asset, report) = mesh(job, &run.particles[particle], cancel)?;
+    let options = &job.config.mesh;
+    let place = |mesh: &mut TriMesh| rest_on_ground(mesh, options.size);
+    let (mut asset, report) = mesh(&run.particles[particle], options, &place, cancel)?;
     for part in &report.timings {
         timings.add(&format!("mesh.{:?}", part.stage).to_lowercase(), part.seconds);
     }
@@ -81,7 +83,13 @@ fn sheet(job: &Job, asset: &Asset, particle: usize) -> Result<()> {
     asset::replace(&job.folder.file(&name), &preview::png(&picture)?)
 }
 
-fn mesh(job: &Job, renderer: &VolumeRenderer, cancel: &AtomicBool) -> Result<(Asset, MeshReport)> {
+/// The field's surface, unwrapped, textured and moved by `place`.
+pub(crate) fn mesh(
+    renderer: &VolumeRenderer,
+    options: &MeshOptions,
+    place: &dyn Fn(&mut TriMesh),
+    cancel: &AtomicBool,
+) -> Result<(Asset, MeshReport)> {
     // The mesher's callbacks cannot fail: the first failure is kept, ends the work at the next
     // report of progress, and is what the user hears of.
     let failure = Mutex::new(None);
@@ -92,7 +100,7 @@ fn mesh(job: &Job, renderer: &VolumeRenderer, cancel: &AtomicBool) -> Result<(As
         (None, true) => Err(Error::Interrupted),
         (None, false) => Ok(()),
     };
-    let built = build_asset(&density, &color, &job.config.mesh, &mut stop);
+    let built = build_placed(&density, &color, options, place, &mut stop);
     match lock(&failure).take() {
         Some(e) => Err(e),
         None => built,
@@ -112,7 +120,7 @@ fn lock(failure: &Mutex<Option<Error>>) -> MutexGuard<'_, Option<Error>> {
 }
 
 /// What the user should know of the surface.
-fn warn(report: &MeshReport, reporter: &mut Reporter<'_, '_>) {
+pub(crate) fn warn(report: &MeshReport, reporter: &mut Reporter<'_, '_>) {
     if report.touches_box {
         reporter.emit(&Event::warning("the surface reaches the end of the field's box and is cut off there"));
     }

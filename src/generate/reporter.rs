@@ -9,7 +9,7 @@ use super::folder::RunFolder;
 use crate::{Error, Result};
 
 /// The run's way to tell.
-pub(super) struct Reporter<'a, 'b> {
+pub(crate) struct Reporter<'a, 'b> {
     listener: &'a mut Listener<'b>,
     path: PathBuf,
     /// Opened at the first event; `None` after a write failed.
@@ -18,17 +18,17 @@ pub(super) struct Reporter<'a, 'b> {
 }
 
 impl<'a, 'b> Reporter<'a, 'b> {
-    pub(super) fn new(folder: &RunFolder, listener: &'a mut Listener<'b>) -> Self {
+    pub(crate) fn new(folder: &RunFolder, listener: &'a mut Listener<'b>) -> Self {
         Self { listener, path: folder.file("log.jsonl"), log: None, failed: false }
     }
 
     /// Begins the log anew.
-    pub(super) fn clear_log(&mut self) -> Result<()> {
+    pub(crate) fn clear_log(&mut self) -> Result<()> {
         File::create(&self.path).map(drop).map_err(|e| Error::io(&self.path, e))
     }
 
     /// Tells everybody. A log that cannot be written is worth a warning, not the run.
-    pub(super) fn emit(&mut self, event: &Event) {
+    pub(crate) fn emit(&mut self, event: &Event) {
         (self.listener)(event);
         if self.failed {
             return;
@@ -40,7 +40,7 @@ impl<'a, 'b> Reporter<'a, 'b> {
     }
 
     /// Tells of a failure that the run survives.
-    pub(super) fn survive(&mut self, result: Result<()>) {
+    pub(crate) fn survive(&mut self, result: Result<()>) {
         if let Err(e) = result {
             let hint = e.hint_text().map(str::to_owned);
             self.emit(&Event::Warning { message: e.to_string(), hint });

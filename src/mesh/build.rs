@@ -36,6 +36,22 @@ pub fn build_asset(
     options: &MeshOptions,
     progress: &mut dyn FnMut(Stage, f32) -> Result<()>,
 ) -> Result<(Asset, MeshReport)> {
+    let place = |mesh: &mut TriMesh| place::rest_on_ground(mesh, options.size);
+    build_placed(density, color, options, &place, progress)
+}
+
+/// [`build_asset`] with a placement of the caller's: `place` moves the finished surface out of the field's
+/// box. It must be a similarity, or the normals would be wrong.
+///
+/// # Errors
+/// As [`build_asset`].
+pub fn build_placed(
+    density: DensityFn<'_>,
+    color: ColorFn<'_>,
+    options: &MeshOptions,
+    place: &dyn Fn(&mut TriMesh),
+    progress: &mut dyn FnMut(Stage, f32) -> Result<()>,
+) -> Result<(Asset, MeshReport)> {
     options.validate()?;
     let mut run = Run { options, density, progress, timings: Vec::new() };
     let (fine, threshold, components) = run.surface()?;
@@ -60,7 +76,7 @@ pub fn build_asset(
         let bumps = normal_map(&part, &Dense::new(&fine)?, options.texture_size, options.padding as usize)?;
         maps.normal = Some((Arc::new(bumps), 1.0));
     }
-    place::rest_on_ground(&mut mesh, options.size);
+    place(&mut mesh);
     part.positions = pick(&mesh.positions, &charts.source);
     let material = Material {
         name: "surface".into(),

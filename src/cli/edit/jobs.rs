@@ -4,10 +4,14 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use serde::{Deserialize, Serialize};
+use toml::{Table, Value};
 
 use super::EditArgs;
+use crate::cli::image::weighted;
+use crate::config::layers::Layer;
 use crate::error::{Error, Result};
 use crate::video::batch;
+use crate::video::edit::EditConfig;
 use crate::video::io::Codec;
 
 /// What an edit is, for the editor.
@@ -29,6 +33,15 @@ pub(crate) struct Settings {
     /// Method preset [default: lovecon].
     #[arg(long, value_name = "NAME")]
     pub(crate) method: Option<String>,
+    /// What changes: attribute, background, shape or style.
+    #[arg(long, value_name = "KIND")]
+    pub(crate) kind: Option<String>,
+    /// ControlNet of the prior that follows the source's edges, and how much it counts; may be given several times.
+    #[arg(long, value_name = "DIR[:SCALE]")]
+    pub(crate) controlnet: Vec<String>,
+    /// Any other key of the edit (scenes/video/lovecon.toml lists them), for example `--set mask.threshold=0.3`.
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub(crate) set: Vec<String>,
     /// Prior: embedded, a folder, or a name (see `gen3d models`).
     #[arg(long, value_name = "NAME")]
     pub(crate) prior: Option<String>,
@@ -74,10 +87,45 @@ impl Settings {
                 return Err(Error::invalid(name, format!("must be at least {low}")));
             }
         }
-        match self.guidance_scale {
-            Some(s) if !s.is_finite() => Err(Error::invalid("guidance_scale", "must be a number")),
-            _ => Ok(()),
+        self.controls()?;
+        self.config().map(drop)
+    }
+
+    /// The settings of the editing core: the method's preset, and over it what is given here.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for an unknown method, and keys or values that it does not take.
+    pub(crate) fn config(&self) -> Result<EditConfig> {
+        let mut table = Table::new();
+        for text in &self.set {
+            Layer::assignment(text)?.put(&mut table);
         }
+        let mut put = |key: &str, value: Option<Value>| {
+            if let Some(value) = value {
+                table.insert(key.into(), value);
+            }
+        };
+        let text = |t: &Option<String>| t.clone().map(Value::String);
+        put("source_prompt", text(&self.source));
+        put("target_prompt", text(&self.prompt));
+        put("negative_prompt", text(&self.negative));
+        put("phrase", text(&self.phrase));
+        put("kind", text(&self.kind));
+        put("strength", self.strength.map(Value::Float));
+        put("guidance_scale", self.guidance_scale.map(Value::Float));
+        put("steps", self.steps.map(|n| Value::Integer(n.into())));
+        put("window", self.window.map(|n| Value::Integer(n.into())));
+        put("seed", self.seed.map(|n| Value::Integer(n as i64)));
+        EditConfig::layered(self.method.as_deref().unwrap_or("lovecon"), &table, "edit")
+    }
+
+    /// `ControlNet` folders and their scales.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a scale that is no number.
+    pub(crate) fn controls(&self) -> Result<Vec<(PathBuf, f64)>> {
+        let one = |text: &String| weighted(text).map_err(|e| Error::invalid("--controlnet", e));
+        self.controlnet.iter().map(one).collect()
     }
 
     /// These, and where they are silent `base`.
@@ -89,6 +137,10 @@ impl Settings {
             negative: self.negative.or(base.negative),
             phrase: self.phrase.or(base.phrase),
             method: self.method.or(base.method),
+            kind: self.kind.or(base.kind),
+            controlnet: if self.controlnet.is_empty() { base.controlnet } else { self.controlnet },
+            // Later ones win.
+            set: [base.set, self.set].concat(),
             prior: self.prior.or(base.prior),
             strength: self.strength.or(base.strength),
             steps: self.steps.or(base.steps),
