@@ -1,6 +1,6 @@
 //! Memory is estimated before it is taken.
 
-use crate::config::Config;
+use crate::config::{Config, Method};
 use crate::{Error, Result};
 
 /// The embedded prior's weights in f32 and the activations of a step, rounded up.
@@ -12,9 +12,14 @@ const PRIOR: u64 = 1 << 30;
 /// [`Error::Failed`] with both numbers. Where the system does not tell, nothing is refused.
 pub(super) fn check(config: &Config) -> Result<()> {
     match available() {
-        Some(available) => compare(config.memory_estimate() + PRIOR, available),
+        Some(available) => compare(config.memory_estimate() + prior(config), available),
         None => Ok(()),
     }
+}
+
+/// VSD holds the prior's U-Net a second time, and the tape of its own step.
+fn prior(config: &Config) -> u64 {
+    if config.method == Method::Vsd { 2 * PRIOR } else { PRIOR }
 }
 
 fn compare(needed: u64, available: u64) -> Result<()> {
