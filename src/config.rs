@@ -20,7 +20,8 @@ use crate::mesh::MeshOptions;
 use crate::render::volume::VolumeConfig;
 pub use crate::suggest::nearest;
 pub use tables::{
-    CameraConfig, Method, OptimConfig, OutputConfig, RegularizeConfig, SdsConfig, ShadingConfig, VsdConfig,
+    CameraConfig, Latents, Method, OptimConfig, OutputConfig, RegularizeConfig, SdsConfig, ShadingConfig,
+    VsdConfig,
 };
 
 /// Everything that decides what a run computes, and how often it reports.

@@ -59,7 +59,7 @@ pub(crate) struct Choices {
     #[arg(long, value_name = "NAME|DIR", help_heading = "What is computed")]
     prior: Option<String>,
     /// How the prior guides: a loss (sds, sjc, vsd, csd, nfsd, ism) or a system with its settings
-    /// (dreamfusion, sjc, prolificdreamer, hifa, luciddreamer; some also with `-original` for the
+    /// (dreamfusion, sjc, prolificdreamer, hifa, luciddreamer, latent-nerf; some also with `-original` for the
     /// numbers of their authors) [default: sds].
     #[arg(long, value_name = "NAME", help_heading = "What is computed")]
     method: Option<String>,

@@ -2,7 +2,7 @@
 
 use std::fmt::Display;
 
-use super::{Config, Method};
+use super::{Config, Latents, Method};
 use crate::render::volume::VolumeRenderer;
 use crate::{Error, Result};
 
@@ -60,6 +60,10 @@ fn sds(c: &Config) -> Result<()> {
     within("sds.max_gradient_rms", c.sds.max_gradient_rms, 0.0, 1000.0)?;
     if c.sds.prior_size > 0 {
         within("sds.prior_size", c.sds.prior_size, 16, 1024)?;
+    }
+    if c.sds.latents == Latents::Linear && (c.sds.prior_size > 0 || c.sds.image_weight > 0.0) {
+        let why = "linear latents go with neither sds.prior_size nor sds.image_weight";
+        return Err(Error::invalid("sds.latents", why));
     }
     within("sds.image_weight", c.sds.image_weight, 0.0, 1000.0)?;
     within("sds.ism_steps", c.sds.ism_steps, 1, 100)?;

@@ -22,6 +22,16 @@ pub enum Method {
     Ism,
 }
 
+/// How pictures become latents.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Latents {
+    /// By the prior's encoder.
+    Encoder,
+    /// By the encoder's linear part, a pixel a latent: `camera.size` is the latents' size (Latent-NeRF).
+    Linear,
+}
+
 /// The camera rig: cameras on a sphere around the origin, looking at it. It must be the rig that
 /// the prior was trained with, or the prior judges views it has never seen.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -86,6 +96,8 @@ pub struct SdsConfig {
     pub weighting: Weighting,
     /// Bound on the root mean square of a view's gradient (0 … 1000); 0 for none.
     pub max_gradient_rms: f64,
+    /// How pictures become latents.
+    pub latents: Latents,
     /// Pixels along a side that pictures are scaled to for the prior (16 … 1024); 0: as rendered.
     pub prior_size: u32,
     /// Push away from the views a camera does not see (Perp-Neg); for priors that are not told the camera.
@@ -113,6 +125,7 @@ impl Default for SdsConfig {
             negative_prompt: String::new(),
             weighting: Weighting::Sigma2,
             max_gradient_rms: 0.0,
+            latents: Latents::Encoder,
             prior_size: 0,
             perp_neg: false,
             variance_reduced: true,

@@ -7,9 +7,10 @@ use candle_core::{Device, Tensor, Var};
 
 use super::checkpoint::State;
 use super::guide::{Guidance, Guide, Views};
+use super::linear::Linear;
 use super::timing::Timings;
 use super::words::Words;
-use crate::config::{Config, Method};
+use crate::config::{Config, Latents, Method};
 use crate::distill::{At, Estimator, Intervals, Sds, SdsGradient, image};
 use crate::prior::Prior;
 use crate::prior::files::Folder;
@@ -28,6 +29,8 @@ pub(super) struct LatentGuide {
     config: Config,
     guidance: guidance::Guidance,
     words: Words,
+    /// Instead of the encoder, if asked for.
+    linear: Option<Linear>,
     /// ε_φ, for VSD.
     estimator: Option<Estimator>,
 }
@@ -49,6 +52,7 @@ impl LatentGuide {
         }
         let factor = prior.vae.factor() as u32;
         let sizes = match config.sds.prior_size {
+            _ if config.sds.latents == Latents::Linear => Vec::new(),
             0 => vec![("camera.size", config.camera.size), ("camera.late_size", config.camera.late_size)],
             size => vec![("sds.prior_size", size)],
         };
@@ -67,8 +71,12 @@ impl LatentGuide {
             Method::Vsd => Some(estimator(&prior, config, &words)?),
             _ => None,
         };
+        let linear = match config.sds.latents {
+            Latents::Linear => Some(Linear::fit(&prior)?),
+            Latents::Encoder => None,
+        };
         let sds = Sds::new(prior.schedule.clone(), config.sds.loss())?;
-        Ok(Self { sds, guidance, words, estimator, prior, config: config.clone() })
+        Ok(Self { sds, guidance, words, linear, estimator, prior, config: config.clone() })
     }
 
     /// Words of the prompt that the prior has not learned ([`Prior::strangers`]).
@@ -79,6 +87,19 @@ impl LatentGuide {
     /// Side in pixels of the pictures the prior was trained on.
     pub(super) fn picture_size(&self) -> u32 {
         self.prior.image_size()
+    }
+
+    /// Pixels a latent, each way.
+    pub(super) fn factor(&self) -> u32 {
+        self.prior.vae.factor() as u32
+    }
+
+    /// Latents of pictures, on the tape.
+    fn encode(&self, shown: &Tensor, timings: &mut Timings) -> Result<Tensor> {
+        match &self.linear {
+            Some(linear) => linear.latents(shown),
+            None => timings.time("optimize.encode", || self.prior.vae.encode_mean(shown)),
+        }
     }
 
     /// The method's gradient on latents `z`.
@@ -144,7 +165,7 @@ impl Guide for LatentGuide {
             size => size,
         };
         let shown = resized(pixels.as_tensor(), size)?;
-        let z = timings.time("optimize.encode", || self.prior.vae.encode_mean(&shown))?;
+        let z = self.encode(&shown, timings)?;
         let cameras = embeddings(views.cameras, &self.prior.device)?;
         let loss = timings.time("optimize.unet", || self.loss(&z, views, &cameras))?;
         let mut gradient =
@@ -262,8 +283,9 @@ mod tests {
         let mut timings = Timings::default();
         for step in 0..2 {
             let cameras = rig::cameras(&config, step);
-            let pixels: Vec<f32> = (0..2 * 3 * 64 * 64).map(|i| (i as f32 * 0.37).sin()).collect();
-            let views = Views { pixels: &pixels, size: 64, cameras: &cameras, step, progress: 0.0, seed: 3 };
+            let size = config.camera.size as usize;
+            let pixels: Vec<f32> = (0..2 * 3 * size * size).map(|i| (i as f32 * 0.37).sin()).collect();
+            let views = Views { pixels: &pixels, size, cameras: &cameras, step, progress: 0.0, seed: 3 };
             let got = guide.guide(&views, &mut timings).unwrap();
             assert!(got.gradient.iter().any(|g| *g != 0.0) && got.rms > 0.0, "{method:?}");
             assert_eq!(got.learned > 0.0, method == Method::Vsd);
@@ -287,5 +309,7 @@ mod tests {
         // The estimate once to be compared with and once to learn, without a second branch.
         assert_eq!(costs(Method::Vsd, |_| {}), (8, 8, 2, 0));
         assert_eq!(costs(Method::Sds, |c| c.sds.image_weight = 0.1), (8, 0, 2, 2));
+        let linear = |c: &mut Config| (c.sds.latents, c.camera.size) = (Latents::Linear, 16);
+        assert_eq!(costs(Method::Sds, linear), (8, 0, 0, 0));
     }
 }

@@ -1,6 +1,6 @@
 //! Memory is estimated before it is taken.
 
-use crate::config::Config;
+use crate::config::{Config, Method};
 use crate::{Error, Result};
 
 /// The embedded prior's weights in f32 and the activations of a step, rounded up.
@@ -11,7 +11,7 @@ const PRIOR: u64 = 1 << 30;
 /// # Errors
 /// [`Error::Failed`] with both numbers. Where the system does not tell, nothing is refused.
 pub(super) fn check(config: &Config) -> Result<()> {
-    require(config.memory_estimate() + PRIOR)
+    require(config.memory_estimate() + prior(config))
 }
 
 /// Refuses a need of `bytes` that would not fit into the memory available now.
@@ -20,6 +20,11 @@ pub(super) fn check(config: &Config) -> Result<()> {
 /// As [`check`].
 pub(crate) fn require(bytes: u64) -> Result<()> {
     available().map_or(Ok(()), |available| compare(bytes, available))
+}
+
+/// VSD holds the prior's U-Net a second time, and the tape of its own step.
+fn prior(config: &Config) -> u64 {
+    if config.method == Method::Vsd { 2 * PRIOR } else { PRIOR }
 }
 
 fn compare(needed: u64, available: u64) -> Result<()> {

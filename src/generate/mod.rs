@@ -6,7 +6,7 @@
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
-use crate::config::Config;
+use crate::config::{Config, Latents};
 use crate::gpu::backend::Device;
 use crate::{Result, asset};
 
@@ -17,6 +17,7 @@ pub mod folder;
 pub mod guide;
 mod health;
 mod latent;
+mod linear;
 pub(crate) mod memory;
 mod optimize;
 pub(crate) mod pace;
@@ -114,10 +115,14 @@ fn warnings(job: &Job, guide: &latent::LatentGuide) -> Vec<Event> {
         });
     }
     let c = &job.config;
-    let size = if c.sds.prior_size > 0 { c.sds.prior_size } else { c.camera.size };
+    let size = match (c.sds.latents, c.sds.prior_size) {
+        (Latents::Linear, _) => c.camera.size * guide.factor(),
+        (Latents::Encoder, 0) => c.camera.size,
+        (Latents::Encoder, size) => size,
+    };
     let trained = guide.picture_size();
     if size != trained {
-        let message = format!("the prior was trained on pictures of {trained} pixels, camera.size is {size}");
+        let message = format!("the prior was trained on pictures of {trained} pixels, these are of {size}");
         out.push(Event::warning(message));
     }
     out
