@@ -78,9 +78,8 @@ fn masks_from_words_lie_in_range_and_need_their_words() {
     let mask = store.get("mask/0000/00000").unwrap();
     assert_eq!(mask.dims(), [2, 1, 8, 8]);
     let mask = values(&mask);
-    assert!(
-        mask.iter().all(|v| (0.0..=1.0).contains(v)) && mask.contains(&1.0) && mask.iter().any(|v| *v < 0.5)
-    );
+    // The strongest place of a word is always inside; where a random network's weakest is, nobody knows.
+    assert!(mask.iter().all(|v| (0.0..=1.0).contains(v)) && mask.contains(&1.0), "{mask:?}");
     let stray = EditConfig { phrase: "green".into(), ..settings() };
     let store = MemoryStore::default();
     assert!(edit(Editor::new(&prior, stray, &store), &source).unwrap_err().is_usage());
