@@ -105,6 +105,7 @@ pub fn run_on(
     reporter.emit(&Event::FitScore(score));
     let path = job.folder.product();
     let summary = Summary {
+        others: Vec::new(),
         output: path.to_owned(),
         run_folder: job.folder.path().to_owned(),
         mesh,

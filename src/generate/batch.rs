@@ -233,7 +233,15 @@ mod tests {
         std::fs::write(job.folder.product(), "x").unwrap();
         let mesh: MeshReport = MeshReport { triangles: 7, ..MeshReport::default() };
         let (output, run_folder) = (job.folder.product().to_owned(), job.folder.path().to_owned());
-        Ok(Summary { output, run_folder, mesh, bytes: 1, seconds: 1.0, timings: Vec::new() })
+        Ok(Summary {
+            output,
+            run_folder,
+            mesh,
+            bytes: 1,
+            seconds: 1.0,
+            timings: Vec::new(),
+            others: Vec::new(),
+        })
     }
 
     fn go(batch: &Batch) -> (Vec<Entry>, Vec<String>) {
