@@ -11,6 +11,7 @@ pub mod clean;
 mod collapse;
 pub mod fill;
 pub mod holes;
+pub mod implicit;
 pub mod iso;
 pub mod normals;
 pub mod options;
