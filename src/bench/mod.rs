@@ -2,6 +2,7 @@
 //! machines or two days can be compared; ratios within a run mean more than its milliseconds.
 
 pub mod prior;
+pub mod raster;
 pub mod render;
 
 use std::time::{Duration, Instant};

@@ -1,5 +1,7 @@
 //! `gen3d bench`: how fast this machine is at what gen3d does.
 
+mod raster;
+
 use std::io::Write as _;
 use std::time::Duration;
 
@@ -12,6 +14,8 @@ use crate::gpu::adapter::Request;
 use crate::gpu::backend::Device;
 use crate::prior::files::Folder;
 
+use raster::RasterArgs;
+
 /// What to time.
 #[derive(Debug, Subcommand)]
 pub(crate) enum BenchCommand {
@@ -19,6 +23,8 @@ pub(crate) enum BenchCommand {
     Render(RenderArgs),
     /// A prior's networks at working sizes, and the memory they take.
     Prior(PriorArgs),
+    /// The differentiable rasteriser, forward and backward, on every kind of device in one run.
+    Raster(RasterArgs),
 }
 
 /// Options of `gen3d bench prior`.
@@ -73,6 +79,7 @@ pub(crate) fn run(command: BenchCommand) -> Result<()> {
     match command {
         BenchCommand::Render(args) => bench_render(&args),
         BenchCommand::Prior(args) => bench_prior(&args),
+        BenchCommand::Raster(args) => raster::run(&args),
     }
 }
 
