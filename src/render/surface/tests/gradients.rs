@@ -143,14 +143,14 @@ fn agree(textured: Option<(Sampling, Wrap)>) {
         &grad.positions,
         &scene.positions,
         |x| value(&Scene { positions: x.to_vec(), ..scene.clone() }),
-        2e-4,
+        2e-5,
     );
     check(
         "attributes",
         &grad.attributes,
         &scene.attributes,
         |x| value(&Scene { attributes: x.to_vec(), ..scene.clone() }),
-        2e-4,
+        2e-5,
     );
     if let Some(texture) = &scene.texture {
         // Every 13th number: each costs two pictures of the reference.
@@ -162,7 +162,7 @@ fn agree(textured: Option<(Sampling, Wrap)>) {
             value(&Scene { texture: Some(texture), ..scene.clone() })
         };
         let found: Vec<f32> = grad.texels.iter().copied().step_by(13).collect();
-        check("texels", &found, &some(&texture.texels), value, 2e-4);
+        check("texels", &found, &some(&texture.texels), value, 2e-5);
         if texture.trilinear {
             let deep = texture.levels.iter().filter(|l| **l > 1.0).count();
             assert!(deep > 20, "{deep} pixels read beyond level 1");
