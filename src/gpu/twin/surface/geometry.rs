@@ -103,7 +103,7 @@ pub(super) fn cover(p: &SurfaceParams, c: [Vec3; 3], pixel: Vec2) -> Option<(Vec
     }
     let sum = e.x + e.y + e.z;
     // Also for NaN.
-    if !(sum.abs() > 0.0) || (p.cull == 1 && sum > 0.0) {
+    if sum == 0.0 || sum.is_nan() || (p.cull == 1 && sum > 0.0) {
         return None;
     }
     let sign = sum.signum();

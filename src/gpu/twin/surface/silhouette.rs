@@ -63,7 +63,8 @@ fn is_silhouette(p: &SurfaceParams, c: [Vec3; 3], k: usize, other: u32, clip: &[
         (rb.x * rv.y - rb.y * rv.x) * v.z.signum()
     };
     // Also where the neighbour is seen edge-on.
-    !(side(c[k]) * side(other) < 0.0)
+    let sides = side(c[k]) * side(other);
+    sides >= 0.0 || sides.is_nan()
 }
 
 /// Finds each pair's blend; see [`crate::gpu::kernels::Kernel::SilhouettePairs`].
@@ -125,7 +126,7 @@ fn pairs(p: &SurfaceParams, at: usize, alphas: &[f32]) -> [Option<(f32, f32, usi
         (alpha != 0.0).then(|| ((-alpha).max(0.0), alpha.max(0.0), other))
     };
     [
-        if local % width > 0 { behind(0, at - 1) } else { None },
+        if local.is_multiple_of(width) { None } else { behind(0, at - 1) },
         if local >= width { behind(1, at - width) } else { None },
         ahead(0, at + 1),
         ahead(1, at + width),

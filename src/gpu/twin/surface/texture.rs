@@ -21,8 +21,8 @@ fn start(p: &TextureParams, level: u32) -> usize {
 fn children(fine: [usize; 2], coarse: [usize; 2], x: usize, y: usize) -> ([usize; 4], usize) {
     let (sx, sy) = (fine[0] / coarse[0], fine[1] / coarse[1]);
     let mut out = [0; 4];
-    for i in 0..sx * sy {
-        out[i] = (y * sy + i / sx) * fine[0] + x * sx + i % sx;
+    for (i, out) in out.iter_mut().enumerate().take(sx * sy) {
+        *out = (y * sy + i / sx) * fine[0] + x * sx + i % sx;
     }
     (out, sx * sy)
 }
@@ -67,7 +67,7 @@ struct Taps {
 #[inline(always)]
 fn reduce(p: &TextureParams, u: f32) -> f32 {
     match p.wrap {
-        _ if !(u.abs() < 1e6) => 0.0,
+        _ if u.is_nan() || u.abs() >= 1e6 => 0.0,
         0 => u - u.floor(),
         1 => u.clamp(-1.0, 2.0),
         _ => u - 2.0 * (0.5 * u).floor(),
