@@ -5,7 +5,7 @@ use std::mem::offset_of;
 
 use gen3d::gpu::kernels::{
     Access, AdamParams, BackgroundParams, CompositeParams, FieldParams, Kernel, Level, MarchParams,
-    NormalParams, OccupancyParams, ScanParams,
+    NormalParams, OccupancyParams, ScanParams, SurfaceParams, TextureParams,
 };
 use gen3d::gpu::shader::{BindingKind, Checked, Permutation, ShaderError, Sources};
 
@@ -39,6 +39,9 @@ fn layouts() -> Vec<Layout> {
         layout!(AdamParams: n, rate, beta1, beta2, v_scale, eps),
         layout!(OccupancyParams: resolution, step, seed, decay, threshold),
         layout!(BackgroundParams: rays),
+        layout!(SurfaceParams: views, vertices, triangles, width, height, tiles_x, tiles_y, cull, near, peel,
+            channels),
+        layout!(TextureParams: pixels, channels, width, height, levels, sampling, wrap, level),
     ]
 }
 

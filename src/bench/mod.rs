@@ -3,6 +3,7 @@
 
 pub mod particles;
 pub mod prior;
+pub mod raster;
 pub mod render;
 
 use std::time::{Duration, Instant};

@@ -1,5 +1,7 @@
 //! `gen3d bench`: how fast this machine is at what gen3d does.
 
+mod raster;
+
 use std::io::Write as _;
 use std::time::Duration;
 
@@ -13,6 +15,8 @@ use crate::gpu::backend::Device;
 use crate::prior::files::Folder;
 use crate::prior::schedule::{self, Schedule};
 
+use raster::RasterArgs;
+
 /// What to time.
 #[derive(Debug, Subcommand)]
 pub(crate) enum BenchCommand {
@@ -20,6 +24,8 @@ pub(crate) enum BenchCommand {
     Render(RenderArgs),
     /// A prior's networks at working sizes, and the memory they take.
     Prior(PriorArgs),
+    /// The differentiable rasteriser, forward and backward, on every kind of device in one run.
+    Raster(RasterArgs),
     /// What score distillation finds and what VSD samples: particles in the plane, and a figure of them.
     Particles(ParticlesArgs),
 }
@@ -94,6 +100,7 @@ pub(crate) fn run(command: BenchCommand) -> Result<()> {
         BenchCommand::Render(args) => bench_render(&args),
         BenchCommand::Prior(args) => bench_prior(&args),
         BenchCommand::Particles(args) => bench_particles(&args),
+        BenchCommand::Raster(args) => raster::run(&args),
     }
 }
 

@@ -168,6 +168,82 @@ fn run(kernel: Kernel, bytes: &[u8], b: &mut IterMut<'_, Guard<'_>>) -> Result<(
             let p = params(kernel, bytes)?;
             twin::background_backward(&p, get(b), get(b), get(b), get(b), get(b), set(b));
         }
+        K::SurfaceTransform => {
+            let p = params(kernel, bytes)?;
+            twin::surface_transform(&p, get(b), get(b), set(b));
+        }
+        K::SurfaceTransformBackward => {
+            let p = params(kernel, bytes)?;
+            twin::surface_transform_backward(&p, get(b), get(b), set(b));
+        }
+        K::SurfaceTileCount => {
+            let p = params(kernel, bytes)?;
+            twin::surface_tile_count(&p, get(b), get(b), set(b));
+        }
+        K::SurfaceTileWrite => {
+            let p = params(kernel, bytes)?;
+            twin::surface_tile_write(&p, get(b), get(b), get(b), set(b), set(b));
+        }
+        K::SurfaceRasterize => {
+            let p = params(kernel, bytes)?;
+            twin::surface_rasterize(&p, get(b), get(b), get(b), get(b), get(b), get(b), set(b), set(b));
+        }
+        K::SurfaceRasterizeBackward => {
+            let p = params(kernel, bytes)?;
+            twin::surface_rasterize_backward(&p, get(b), get(b), get(b), get(b), set(b));
+        }
+        K::SurfaceInterpolate => {
+            let p = params(kernel, bytes)?;
+            twin::surface_interpolate(&p, get(b), get(b), get(b), get(b), set(b));
+        }
+        K::SurfaceInterpolateBackward => {
+            let p = params(kernel, bytes)?;
+            twin::surface_interpolate_backward(&p, get(b), get(b), get(b), get(b), get(b), set(b), set(b));
+        }
+        K::SurfaceFootprint => {
+            let p = params(kernel, bytes)?;
+            twin::surface_footprint(&p, get(b), get(b), get(b), get(b), get(b), set(b));
+        }
+        K::SurfaceCompose => {
+            let p = params(kernel, bytes)?;
+            twin::surface_compose(&p, get(b), get(b), get(b), set(b));
+        }
+        K::SurfaceComposeBackward => {
+            let p = params(kernel, bytes)?;
+            twin::surface_compose_backward(&p, get(b), get(b), set(b));
+        }
+        K::SilhouettePairs => {
+            let p = params(kernel, bytes)?;
+            twin::silhouette_pairs(&p, get(b), get(b), get(b), get(b), get(b), set(b), set(b));
+        }
+        K::SilhouetteBlend => {
+            let p = params(kernel, bytes)?;
+            twin::silhouette_blend(&p, get(b), get(b), set(b));
+        }
+        K::SilhouetteBlendBackward => {
+            let p = params(kernel, bytes)?;
+            twin::silhouette_blend_backward(&p, get(b), get(b), set(b));
+        }
+        K::SilhouetteMoveBackward => {
+            let p = params(kernel, bytes)?;
+            twin::silhouette_move_backward(&p, get(b), get(b), get(b), get(b), get(b), get(b), set(b));
+        }
+        K::TextureMip => {
+            let p = params(kernel, bytes)?;
+            twin::texture_mip(&p, set(b));
+        }
+        K::TextureMipBackward => {
+            let p = params(kernel, bytes)?;
+            twin::texture_mip_backward(&p, set(b));
+        }
+        K::TextureSample => {
+            let p = params(kernel, bytes)?;
+            twin::texture_sample(&p, get(b), get(b), get(b), get(b), set(b));
+        }
+        K::TextureSampleBackward => {
+            let p = params(kernel, bytes)?;
+            twin::texture_sample_backward(&p, get(b), get(b), get(b), get(b), get(b), set(b), set(b));
+        }
     }
     Ok(())
 }

@@ -6,10 +6,11 @@
 //! text; the shader guards against more.
 
 mod params;
+mod surface;
 
 pub use params::{
     AdamParams, BackgroundParams, CompositeParams, FieldParams, Level, MarchParams, NormalParams,
-    OccupancyParams, ScanParams,
+    OccupancyParams, ScanParams, SurfaceParams, TextureParams,
 };
 
 /// How a kernel uses a binding.
@@ -38,7 +39,7 @@ const fn w(name: &'static str) -> Binding {
     Binding { name, access: Access::Write }
 }
 
-/// Every kernel of the volume renderer.
+/// Every kernel: of the volume renderer, then of the surface renderer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Kernel {
     /// One item a ray: ray from camera, box entry and exit, occupied bins as a bit mask, their number.
@@ -77,11 +78,49 @@ pub enum Kernel {
     BackgroundForward,
     /// One item a ray: gradient of the background's MLP.
     BackgroundBackward,
+    /// One item a vertex and view: position to homogeneous screen position.
+    SurfaceTransform,
+    /// One item a vertex: adds the sum over the views of its screen positions' gradients.
+    SurfaceTransformBackward,
+    /// One item a triangle and view: adds one to the count of each tile it may touch.
+    SurfaceTileCount,
+    /// One item a triangle and view: enters it in each such tile's list (on a GPU in any order).
+    SurfaceTileWrite,
+    /// One item a pixel: nearest triangle, barycentric coordinates and depth.
+    SurfaceRasterize,
+    /// One item a pixel: adds the gradient by the screen positions of its triangle.
+    SurfaceRasterizeBackward,
+    /// One item a pixel: attributes of the vertices at the pixel.
+    SurfaceInterpolate,
+    /// One item a pixel: adds the gradients by attributes and by coordinates.
+    SurfaceInterpolateBackward,
+    /// One item a pixel: slopes of (u, v) by the pixel.
+    SurfaceFootprint,
+    /// One item a pixel: (values, 1) or (background, 0).
+    SurfaceCompose,
+    /// One item a pixel: the values' part of the gradient.
+    SurfaceComposeBackward,
+    /// One item a pixel: how it blends with its right and its lower neighbour, and over which edge.
+    SilhouettePairs,
+    /// One item a pixel: blends it with its four neighbours.
+    SilhouetteBlend,
+    /// One item a pixel: the blend's gradient by its input.
+    SilhouetteBlendBackward,
+    /// One item a pixel: adds the blend's gradient by the screen positions of the crossed edges' ends.
+    SilhouetteMoveBackward,
+    /// One item a texel of the coarser level: mean of the texels under it.
+    TextureMip,
+    /// One item a texel of the finer level: adds its share of the coarser texel's gradient.
+    TextureMipBackward,
+    /// One item a pixel: the texture at its coordinates.
+    TextureSample,
+    /// One item a pixel: adds the gradient by the texels, writes that by the coordinates.
+    TextureSampleBackward,
 }
 
 impl Kernel {
     /// All kernels, in the order of declaration.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 37] = [
         Self::MarchCount,
         Self::Scan,
         Self::MarchWrite,
@@ -100,6 +139,25 @@ impl Kernel {
         Self::OccupancyBits,
         Self::BackgroundForward,
         Self::BackgroundBackward,
+        Self::SurfaceTransform,
+        Self::SurfaceTransformBackward,
+        Self::SurfaceTileCount,
+        Self::SurfaceTileWrite,
+        Self::SurfaceRasterize,
+        Self::SurfaceRasterizeBackward,
+        Self::SurfaceInterpolate,
+        Self::SurfaceInterpolateBackward,
+        Self::SurfaceFootprint,
+        Self::SurfaceCompose,
+        Self::SurfaceComposeBackward,
+        Self::SilhouettePairs,
+        Self::SilhouetteBlend,
+        Self::SilhouetteBlendBackward,
+        Self::SilhouetteMoveBackward,
+        Self::TextureMip,
+        Self::TextureMipBackward,
+        Self::TextureSample,
+        Self::TextureSampleBackward,
     ];
 
     /// The entry point, the shader file and the twin's function are called this.
@@ -123,10 +181,30 @@ impl Kernel {
             Self::OccupancyBits => "occupancy_bits",
             Self::BackgroundForward => "background_forward",
             Self::BackgroundBackward => "background_backward",
+            Self::SurfaceTransform => "surface_transform",
+            Self::SurfaceTransformBackward => "surface_transform_backward",
+            Self::SurfaceTileCount => "surface_tile_count",
+            Self::SurfaceTileWrite => "surface_tile_write",
+            Self::SurfaceRasterize => "surface_rasterize",
+            Self::SurfaceRasterizeBackward => "surface_rasterize_backward",
+            Self::SurfaceInterpolate => "surface_interpolate",
+            Self::SurfaceInterpolateBackward => "surface_interpolate_backward",
+            Self::SurfaceFootprint => "surface_footprint",
+            Self::SurfaceCompose => "surface_compose",
+            Self::SurfaceComposeBackward => "surface_compose_backward",
+            Self::SilhouettePairs => "silhouette_pairs",
+            Self::SilhouetteBlend => "silhouette_blend",
+            Self::SilhouetteBlendBackward => "silhouette_blend_backward",
+            Self::SilhouetteMoveBackward => "silhouette_move_backward",
+            Self::TextureMip => "texture_mip",
+            Self::TextureMipBackward => "texture_mip_backward",
+            Self::TextureSample => "texture_sample",
+            Self::TextureSampleBackward => "texture_sample_backward",
         }
     }
 
-    /// The storage buffers in binding order. Shapes in words (u32 where the text says so):
+    /// The storage buffers in binding order. Shapes in words (u32 where the text says so); those of the
+    /// surface kernels stand in `kernels/surface.rs`:
     ///
     /// | buffer | shape |
     /// |---|---|
@@ -235,6 +313,25 @@ impl Kernel {
                     ]
                 }
             }
+            Self::SurfaceTransform => surface::TRANSFORM,
+            Self::SurfaceTransformBackward => surface::TRANSFORM_BACKWARD,
+            Self::SurfaceTileCount => surface::TILE_COUNT,
+            Self::SurfaceTileWrite => surface::TILE_WRITE,
+            Self::SurfaceRasterize => surface::RASTERIZE,
+            Self::SurfaceRasterizeBackward => surface::RASTERIZE_BACKWARD,
+            Self::SurfaceInterpolate => surface::INTERPOLATE,
+            Self::SurfaceInterpolateBackward => surface::INTERPOLATE_BACKWARD,
+            Self::SurfaceFootprint => surface::FOOTPRINT,
+            Self::SurfaceCompose => surface::COMPOSE,
+            Self::SurfaceComposeBackward => surface::COMPOSE_BACKWARD,
+            Self::SilhouettePairs => surface::PAIRS,
+            Self::SilhouetteBlend => surface::BLEND,
+            Self::SilhouetteBlendBackward => surface::BLEND_BACKWARD,
+            Self::SilhouetteMoveBackward => surface::MOVE_BACKWARD,
+            Self::TextureMip => surface::MIP,
+            Self::TextureMipBackward => surface::MIP_BACKWARD,
+            Self::TextureSample => surface::SAMPLE,
+            Self::TextureSampleBackward => surface::SAMPLE_BACKWARD,
         }
     }
 }
@@ -256,6 +353,15 @@ pub const BACKGROUND_INPUTS: usize = 9;
 /// Parameters of the background's MLP.
 pub const BACKGROUND_PARAMS: usize = BACKGROUND_HIDDEN * (BACKGROUND_INPUTS + 3);
 
+/// Words of one pixel in `raster`.
+pub const RASTER: usize = 4;
+/// Pixels of a tile's side.
+pub const SURFACE_TILE: u32 = 16;
+/// In `opposite`: nothing is joined at the edge.
+pub const NO_VERTEX: u32 = u32::MAX;
+/// In `edges`: the edge belongs to the triangle of the pair's second pixel.
+pub const SECOND_OWNS: u32 = 1 << 31;
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -271,6 +377,8 @@ mod tests {
             size_of::<AdamParams>(),
             size_of::<OccupancyParams>(),
             size_of::<BackgroundParams>(),
+            size_of::<SurfaceParams>(),
+            size_of::<TextureParams>(),
         ] {
             assert_eq!(size % 16, 0);
         }

@@ -6,4 +6,5 @@ pub mod color;
 pub mod light;
 pub mod raster;
 pub mod sheet;
+pub mod surface;
 pub mod volume;

@@ -2,7 +2,7 @@
 
 use glam::Vec3;
 
-use super::{Lab, Row};
+use super::{Lab, Row, surface};
 use crate::field::{DensityActivation, FieldConfig};
 use crate::gpu::backend::Device;
 use crate::gpu::kernels::{
@@ -29,13 +29,24 @@ pub(super) const VARIANTS: [Variant; 2] = [
 ];
 
 /// `n` numbers in [-size, size), a different series for each `key`.
-fn noise(key: u32, n: usize, size: f32) -> Vec<f32> {
+pub(super) fn noise(key: u32, n: usize, size: f32) -> Vec<f32> {
     let rng = Rng::new(SEED, Stream::Probe, key);
     (0..n as u64).map(|i| rng.range(i, -size, size)).collect()
 }
 
 /// Runs every kernel (or `only` one) on `gpu` and on the processor.
 pub(super) fn run(gpu: &Device, variant: Variant, only: Option<K>) -> Vec<Row> {
+    let mut rows = Vec::new();
+    if only.is_none_or(|only| !surface::owns(only)) {
+        rows.extend(run_volume(gpu, variant, only));
+    }
+    if only.is_none_or(surface::owns) {
+        rows.extend(surface::run(gpu, variant, only));
+    }
+    rows
+}
+
+fn run_volume(gpu: &Device, variant: Variant, only: Option<K>) -> Vec<Row> {
     let mut chain = Chain { lab: Lab::new(gpu, only), variant, march: march(variant), samples: 0 };
     chain.rays();
     let net = chain.forward();

@@ -15,7 +15,10 @@ pub(super) fn tolerance(kernel: Kernel, buffer: &str) -> Tolerance {
     match (kernel, buffer) {
         // A sample within rounding of a cell's border falls on either side.
         (Kernel::MarchCount, "mask" | "counts") => Flips,
-        (_, "counts" | "offsets" | "selected" | "occupancy") => Exact,
+        // A pixel's centre within rounding of an edge, or a crossing within rounding of a centre.
+        (Kernel::SurfaceRasterize | Kernel::SilhouettePairs, "ids" | "edges") => Flips,
+        (Kernel::SurfaceRasterize | Kernel::SilhouettePairs, _) => MostlyScaled(2e-5),
+        (_, "counts" | "offsets" | "selected" | "occupancy" | "cursors" | "list") => Exact,
         // Distances are divided by a component of the direction: 2^-24 over 2e-3, and some ulp more.
         (Kernel::MarchCount, _) => Scaled(1e-4),
         (Kernel::MarchWrite | Kernel::OccupancyPoints | Kernel::NormalPoints, _) => Scaled(1e-6),
@@ -27,6 +30,19 @@ pub(super) fn tolerance(kernel: Kernel, buffer: &str) -> Tolerance {
         (Kernel::NormalComposite | Kernel::NormalBackward, _) => Scaled(5e-6),
         // A ReLU whose argument is zero up to rounding is on or off.
         (Kernel::FieldBackward, "features") => MostlyScaled(5e-6),
+        (Kernel::SurfaceTransform | Kernel::SurfaceTransformBackward, _) => Scaled(1e-6),
+        (Kernel::SurfaceInterpolate | Kernel::SilhouetteBlend | Kernel::SilhouetteBlendBackward, _) => {
+            Scaled(1e-6)
+        }
+        (Kernel::TextureMip | Kernel::TextureMipBackward, _) => Scaled(1e-6),
+        // Differences of edge functions, over their sum: small triangles lose digits.
+        (Kernel::SurfaceFootprint, _) => Scaled(2e-5),
+        // The share of a level follows a logarithm of a difference.
+        (Kernel::TextureSample, _) => Scaled(5e-6),
+        (Kernel::TextureSampleBackward, _) => Scaled(1e-5),
+        (Kernel::SurfaceInterpolateBackward, "raster_grad") => Scaled(1e-6),
+        (Kernel::SurfaceInterpolateBackward, _) => Scaled(1e-5),
+        (_, "clip_grad") => Scaled(2e-5),
         // Sums of up to 20,000 terms in any order: √20000·2^-24 of the terms' sum of magnitudes.
         (_, "mlp_grad" | "grid_grad" | "background_mlp_grad") => Scaled(1e-5),
         _ => Exact,
@@ -57,7 +73,7 @@ fn all_kernels_agree_with_compare_exchange_atomics() {
 }
 
 /// One small mistake a kernel: file, what is there, what is put in its place.
-const MISTAKES: [(Kernel, &str, &str, &str); 23] = [
+const MISTAKES: [(Kernel, &str, &str, &str); 46] = [
     (Kernel::MarchCount, "march_count.wgsl", "+ 0.5;", "+ 0.4;"),
     (Kernel::MarchCount, "march_count.wgsl", "(bin & 31u)", "((bin + 1u) & 31u)"),
     (Kernel::Scan, "scan.wgsl", "sums[thread] - own", "sums[thread]"),
@@ -101,6 +117,54 @@ const MISTAKES: [(Kernel, &str, &str, &str); 23] = [
     (Kernel::OccupancyBits, "occupancy_bits.wgsl", "<< i", "<< (31u - i)"),
     (Kernel::BackgroundForward, "shared/background.wgsl", "3.0 * z * z - 1.0", "3.0 * z * z"),
     (Kernel::BackgroundBackward, "background_backward.wgsl", "(1.0 - pixels[at + 3u]) *", ""),
+    (Kernel::SurfaceTransform, "surface_transform.wgsl", "+ row.w;", "+ 1.001 * row.w;"),
+    (Kernel::SurfaceTransformBackward, "surface_transform_backward.wgsl", "var view = 0u", "var view = 1u"),
+    (Kernel::SurfaceTileCount, "shared/tiles.wgsl", "ceil(box.high + 1.0)", "ceil(box.high - 3.0)"),
+    (Kernel::SurfaceTileCount, "shared/tiles.wgsl", "extend(out, cut.xy / p.near)", "out"),
+    (Kernel::SurfaceTileCount, "shared/tiles.wgsl", "return terms.x + terms.y", "return terms.x - terms.y"),
+    (Kernel::SurfaceTileWrite, "surface_tile_write.wgsl", "= i % p.triangles", "= i"),
+    (Kernel::SurfaceRasterize, "surface_rasterize.wgsl", "found.w < best.w", "found.w > best.w"),
+    (Kernel::SurfaceRasterize, "shared/triangle_cover.wgsl", "w >= p.near", "w >= 0.1 * p.near"),
+    (Kernel::SurfaceRasterizeBackward, "surface_rasterize_backward.wgsl", "grad.w * b.y", "grad.w * b.x"),
+    (
+        Kernel::SurfaceInterpolate,
+        "surface_interpolate.wgsl",
+        "b.z * attributes[at.z + c]",
+        "b.z * attributes[at.z]",
+    ),
+    (Kernel::SurfaceInterpolateBackward, "surface_interpolate_backward.wgsl", "b.y * grad", "b.z * grad"),
+    (Kernel::SurfaceFootprint, "surface_footprint.wgsl", "all * (e.y / sum)", "all * (e.z / sum)"),
+    (Kernel::SurfaceCompose, "surface_compose.wgsl", "(i / picture()) + c", "0u + c"),
+    (
+        Kernel::SurfaceComposeBackward,
+        "surface_compose_backward.wgsl",
+        "(p.channels + 1u) * i",
+        "p.channels * i",
+    ),
+    (Kernel::SilhouettePairs, "silhouette_pairs.wgsl", "select(0.5 - d, d - 0.5", "select(0.5 - d, 0.5 - d"),
+    (Kernel::SilhouettePairs, "silhouette_pairs.wgsl", "side(a, b, c) * side", "side(a, b, b) * side"),
+    (
+        Kernel::SilhouetteBlend,
+        "shared/blend.wgsl",
+        "max(-alpha, 0.0), max(alpha, 0.0)",
+        "max(alpha, 0.0), max(alpha, 0.0)",
+    ),
+    (
+        Kernel::SilhouetteBlendBackward,
+        "silhouette_blend_backward.wgsl",
+        "sum -= share.x",
+        "sum -= 0.99 * share.x",
+    ),
+    (Kernel::SilhouetteMoveBackward, "silhouette_move_backward.wgsl", "-by_alpha,", "by_alpha,"),
+    (Kernel::TextureMip, "texture_mip.wgsl", "(first.y + y)", "first.y"),
+    (Kernel::TextureMipBackward, "texture_mip_backward.wgsl", "/ f32(scale.x * scale.y)", "/ f32(scale.x)"),
+    (Kernel::TextureSample, "shared/texture_taps.wgsl", "2 * n - 1 - m", "2 * n - 2 - m"),
+    (
+        Kernel::TextureSampleBackward,
+        "texture_sample_backward.wgsl",
+        "mix(t.z - t.x, t.w - t.y",
+        "mix(t.z - t.x, t.w - t.x",
+    ),
 ];
 
 #[test]

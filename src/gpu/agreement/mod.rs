@@ -7,6 +7,7 @@ mod chain;
 mod device;
 mod kernels;
 mod renderer;
+mod surface;
 
 use std::collections::HashMap;
 
@@ -90,7 +91,11 @@ impl<'a> Lab<'a> {
         let names: Vec<_> = kernel.bindings().iter().map(|b| b.name).collect();
         let wanted = on(&Device::cpu(), &self.words, kernel, params, items);
         let compared = self.only.is_none_or(|only| only == kernel);
-        let found = if compared { on(self.gpu, &self.words, kernel, params, items) } else { wanted.clone() };
+        let mut found =
+            if compared { on(self.gpu, &self.words, kernel, params, items) } else { wanted.clone() };
+        if kernel == Kernel::SurfaceTileWrite {
+            self.sort_lists(found.last_mut());
+        }
         for (i, name) in names.into_iter().enumerate() {
             if kernel.bindings()[i].access == Access::Write {
                 if compared {
@@ -99,6 +104,14 @@ impl<'a> Lab<'a> {
                 }
                 self.words.insert(name, wanted[i].clone());
             }
+        }
+    }
+
+    /// A tile's list is in any order on a GPU, in that of the triangles on the processor.
+    fn sort_lists(&self, list: Option<&mut Vec<u32>>) {
+        if let Some(list) = list {
+            let tiles = self.words["offsets"].windows(2).take(self.words["counts"].len());
+            tiles.for_each(|tile| list[tile[0] as usize..tile[1] as usize].sort_unstable());
         }
     }
 

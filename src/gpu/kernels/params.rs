@@ -167,3 +167,55 @@ pub struct BackgroundParams {
     /// Unused.
     pub pad: [u32; 3],
 }
+
+/// Parameters of the kernels over triangle meshes (`Surface…`, `Silhouette…`).
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Pod, Zeroable)]
+pub struct SurfaceParams {
+    /// Views.
+    pub views: u32,
+    /// Vertices.
+    pub vertices: u32,
+    /// Triangles.
+    pub triangles: u32,
+    /// Picture width.
+    pub width: u32,
+    /// Picture height.
+    pub height: u32,
+    /// Tiles in a row, `⌈width / 16⌉`.
+    pub tiles_x: u32,
+    /// Rows of tiles.
+    pub tiles_y: u32,
+    /// 1: triangles that turn clockwise as seen are left out.
+    pub cull: u32,
+    /// What is nearer than this along the viewing axis is not seen; above 0.
+    pub near: f32,
+    /// 1: what lies behind `front_raster` is drawn.
+    pub peel: u32,
+    /// Channels of an attribute, a layer or a blend.
+    pub channels: u32,
+    /// Unused.
+    pub pad: u32,
+}
+
+/// Parameters of the texture kernels. Level l of the pyramid has `max(1, width >> l)` columns.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Pod, Zeroable)]
+pub struct TextureParams {
+    /// Pixels that are sampled.
+    pub pixels: u32,
+    /// Channels of a texel.
+    pub channels: u32,
+    /// Texels in a row of level 0.
+    pub width: u32,
+    /// Rows of level 0; v = 0 is the upper edge of row 0.
+    pub height: u32,
+    /// Levels of the pyramid.
+    pub levels: u32,
+    /// 0: nearest texel of level 0; 1: bilinear in level 0; 2: trilinear.
+    pub sampling: u32,
+    /// 0: repeat; 1: clamp to the edge; 2: mirrored repeat.
+    pub wrap: u32,
+    /// The level that the mip kernels make, or take the gradient from; at least 1.
+    pub level: u32,
+}

@@ -15,6 +15,7 @@ mod march;
 mod normal;
 mod occupancy;
 mod scan;
+mod surface;
 
 pub use adam::adam;
 pub use background::{background_backward, background_forward};
@@ -25,6 +26,12 @@ pub use march::{march_count, march_write};
 pub use normal::{normal_backward, normal_composite, normal_count, normal_points};
 pub use occupancy::{occupancy_bits, occupancy_points, occupancy_update};
 pub use scan::scan;
+pub use surface::{
+    silhouette_blend, silhouette_blend_backward, silhouette_move_backward, silhouette_pairs, surface_compose,
+    surface_compose_backward, surface_footprint, surface_interpolate, surface_interpolate_backward,
+    surface_rasterize, surface_rasterize_backward, surface_tile_count, surface_tile_write, surface_transform,
+    surface_transform_backward, texture_mip, texture_mip_backward, texture_sample, texture_sample_backward,
+};
 
 /// Rays of one task.
 const RAY_CHUNK: usize = 256;

@@ -41,11 +41,16 @@ pub(super) fn xavier(inputs: usize, hidden: usize, outputs: usize) -> impl Fn(us
 
 /// Work buffers by name, kept from step to step and only ever enlarged.
 #[derive(Default)]
-pub(super) struct Pool(HashMap<&'static str, Buffer>);
+pub(in crate::render) struct Pool(HashMap<&'static str, Buffer>);
 
 impl Pool {
     /// A buffer of at least `words` words whose content is arbitrary.
-    pub(super) fn get(&mut self, device: &dyn Backend, name: &'static str, words: usize) -> Result<Buffer> {
+    pub(in crate::render) fn get(
+        &mut self,
+        device: &dyn Backend,
+        name: &'static str,
+        words: usize,
+    ) -> Result<Buffer> {
         if let Some(buffer) = self.0.get(name)
             && buffer.words() >= words
         {
@@ -66,7 +71,7 @@ impl Pool {
 }
 
 /// Reads `len` floats from the start of a buffer.
-pub(super) fn read_f32(device: &dyn Backend, buffer: &Buffer, len: usize) -> Result<Vec<f32>> {
+pub(in crate::render) fn read_f32(device: &dyn Backend, buffer: &Buffer, len: usize) -> Result<Vec<f32>> {
     let mut data = vec![0.0f32; len];
     device.read(buffer, 0, bytemuck::cast_slice_mut(&mut data))?;
     Ok(data)

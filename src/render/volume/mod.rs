@@ -1,7 +1,7 @@
 //! Differentiable volume rendering of the hash-grid field.
 
 mod backward;
-mod buffers;
+pub(super) mod buffers;
 mod config;
 mod query;
 mod renderer;
