@@ -132,7 +132,7 @@ fn psnr(a: &Path, b: &Path) -> f64 {
             "-i",
             b.to_str().unwrap(),
             "-lavfi",
-            "[0:v]setpts=N[a];[1:v]setpts=N[b];[a][b]psnr",
+            "[0:v]settb=AVTB,setpts=N[a];[1:v]settb=AVTB,setpts=N[b];[a][b]psnr",
             "-f",
             "null",
             "-",

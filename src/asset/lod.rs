@@ -143,8 +143,13 @@ mod tests {
             assert!(got <= wanted && got * 10 >= wanted * 8, "level {i}: {got} for {wanted}");
             assert!(is_watertight(&welded) && is_manifold(&welded), "level {i}");
             assert_eq!(euler_characteristic(&welded), 2);
+            // N equal triangles inscribed in a ball lack 10.9/N of its volume: the mean depth below a chord of
+            // circumradius c is 3c²/8. Vertices stay on the surface, so more than twice that would be damage.
             let change = signed_volume(&welded) / volume - 1.0;
-            assert!(change.abs() < 0.03, "level {i}: {change}");
+            assert!(
+                change < 0.0 && -change < 2.0 * 10.9 / got as f64,
+                "level {i}: {change} of {got} triangles"
+            );
         }
     }
 

@@ -12,7 +12,9 @@ use crate::generate::folder::RunFolder;
 use crate::generate::{Job, prompt};
 use crate::{Error, Result};
 
+// The group tells a bare prompt from a subcommand; beside a flattened part it has to name its members.
 #[derive(Debug, clap::Args)]
+#[group(args = ["prompt", "out"])]
 pub(crate) struct Args {
     /// What to make: a noun with its colours and materials, or "one thing on another".
     prompt: OsString,

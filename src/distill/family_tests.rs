@@ -183,7 +183,7 @@ fn interval_matching_follows_the_probability_flow_with_order_one_and_draws_nothi
         assert!((slope - (a - b)).abs() < 0.15 * (a - b).abs(), "one step of the flow: {slope} {}", a - b);
         (furthest(&got.gradient, &start(slope)), values(&got.gradient)[0].abs())
     };
-    let ((coarse, size), (fine, _), (finest, _)) = (off(20), off(40), off(80));
+    let ((coarse, size), (fine, _), (finest, _)) = (off(40), off(80), off(160));
     assert!(coarse < 0.1 * size, "{coarse} of {size}");
     assert!(
         (coarse / fine - 2.0).abs() < 0.4 && (fine / finest - 2.0).abs() < 0.3,

@@ -84,7 +84,11 @@ fn an_apple_comes_back_from_its_pictures() {
     assert!(score.chamfer.unwrap() < 0.02, "{score:?}");
     let product = crate::asset::load(job.folder.product()).unwrap();
     let ((low, high), (l, h)) = (product.bounds().unwrap(), truth.bounds().unwrap());
-    assert!((low - l).abs().max_element() < 0.2 && (high - h).abs().max_element() < 0.2, "{low} {high}");
+    // The stalk is thinner than a pixel: the top is the crown's.
+    assert!(
+        (low - l).abs().max_element() < 0.2 && (high - h).abs().max_element() < 0.2,
+        "{low} {high}, not {l} {h}"
+    );
     assert!(job.folder.file("compare.png").is_file() && job.folder.file("log.jsonl").is_file());
 }
 

@@ -46,7 +46,7 @@ pub(super) fn run(gpu: &Device, variant: Variant, only: Option<K>) -> Vec<Row> {
 /// A dented cube and loose triangles of all sizes around it, some through the near plane.
 fn mesh() -> (Vec<f32>, Vec<[u32; 3]>) {
     let dents = noise(40, 24, 0.15);
-    let corner = |i: usize| if i / 3 >> (i % 3) & 1 == 1 { 0.5 } else { -0.5 };
+    let corner = |i: usize| if ((i / 3) >> (i % 3)) & 1 == 1 { 0.5 } else { -0.5 };
     let mut positions: Vec<f32> = (0..24).map(|i| corner(i) + dents[i]).collect();
     let (centers, corners) = (noise(41, 3 * LOOSE, 1.0), noise(42, 9 * LOOSE, 1.0));
     positions.extend((0..9 * LOOSE).map(|i| {
