@@ -88,7 +88,7 @@ fn seen_by_all(views: &[View]) -> Result<(DVec3, f64)> {
     }
     // The determinant of the mean projection: 0 if all axes are parallel.
     let spread = (a * (1.0 / views.len().max(1) as f64)).determinant();
-    if !(spread > 1e-5) {
+    if spread.is_nan() || spread <= 1e-5 {
         return Err(Error::Failed("the cameras all look the same way".into()).hint(hint));
     }
     let center = a.inverse() * b;

@@ -236,7 +236,7 @@ fn a_density_and_a_mesh_begin_where_they_are() {
     let distances = init::from_mesh(lattice, &two);
     let wrong = |i: &usize| {
         let r = lattice.base(*i).length();
-        (r < 0.4 || r > 0.52) && (distances[*i] > 0.0) != (r < 0.45)
+        !(0.4..=0.52).contains(&r) && (distances[*i] > 0.0) != (r < 0.45)
     };
     assert_eq!((0..lattice.len()).filter(wrong).count(), 0);
 }

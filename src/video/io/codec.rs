@@ -217,7 +217,8 @@ fn candidates(codec: Codec, layout: &Layout, size: (usize, usize)) -> Vec<String
     let depth = layout.depth();
     let color = if layout.rgb || layout.is_gray() { (1, 1) } else { layout.log2 };
     // 4:2:0 of these encoders needs even sides; a side stays as it is and chroma gets the bits.
-    let even = |color: (u8, u8)| (color.0 > 0 && size.0 % 2 == 0, color.1 > 0 && size.1 % 2 == 0);
+    let even =
+        |color: (u8, u8)| (color.0 > 0 && size.0.is_multiple_of(2), color.1 > 0 && size.1.is_multiple_of(2));
     let sub = |color: (u8, u8)| match even(color) {
         (true, true) => "420",
         (true, false) => "422",

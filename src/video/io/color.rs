@@ -98,7 +98,7 @@ impl Coding {
     }
 
     /// The inverse of [`Self::to_rgb`].
-    pub(super) fn from_rgb(self, [r, g, b]: [f32; 3]) -> [f32; 3] {
+    pub(super) fn encode_rgb(self, [r, g, b]: [f32; 3]) -> [f32; 3] {
         let y = self.kr * r + (1.0 - self.kr - self.kb) * g + self.kb * b;
         [y, (b - y) / (2.0 * (1.0 - self.kb)), (r - y) / (2.0 * (1.0 - self.kr))]
     }
@@ -170,7 +170,7 @@ mod tests {
         // BT.709, limited, 8 bit: pure red is (63, 102, 240); BT.601: (81, 90, 240).
         for (space, codes) in [(Space::BT709, [63, 102, 240]), (Space::SMPTE170M, [81, 90, 240])] {
             let coding = Coding::of(&tags(space, Range::MPEG), 100).unwrap();
-            let [y, cb, cr] = coding.from_rgb([1.0, 0.0, 0.0]);
+            let [y, cb, cr] = coding.encode_rgb([1.0, 0.0, 0.0]);
             let (luma, chroma) = (Scale::luma(8, false), Scale::chroma(8, false));
             assert_eq!([luma.code(y), chroma.code(cb), chroma.code(cr)], codes);
         }
@@ -190,7 +190,7 @@ mod tests {
                 for i in 0..=max {
                     let codes = [i, (i * 7 + 3) % (max + 1), (i * 13 + 5) % (max + 1)].map(|c| c as f32);
                     let ycc = [luma.value(codes[0]), chroma.value(codes[1]), chroma.value(codes[2])];
-                    let [y, cb, cr] = coding.from_rgb(coding.to_rgb(ycc));
+                    let [y, cb, cr] = coding.encode_rgb(coding.to_rgb(ycc));
                     let back = [luma.code(y), chroma.code(cb), chroma.code(cr)].map(f32::from);
                     assert_eq!(back, codes, "{space:?} {depth} {full}");
                 }

@@ -166,7 +166,7 @@ pub(super) fn pack(picture: &Picture, frame: &mut frame::Video, layout: &Layout,
         [y, cb, cr] => {
             let coding = Coding::of(tags, size.1)?;
             let planes = [0, 1, 2].map(|c| picture.plane(c));
-            let ycc = colors(planes, |rgb| coding.from_rgb(rgb));
+            let ycc = colors(planes, |rgb| coding.encode_rgb(rgb));
             let n = size.0 * size.1;
             store(frame, layout, y, size, &ycc[..n], Scale::luma(y.depth, full));
             for (i, c) in [(1, cb), (2, cr)] {
