@@ -84,11 +84,10 @@ fn an_apple_comes_back_from_its_pictures() {
     assert!(score.chamfer.unwrap() < 0.02, "{score:?}");
     let product = crate::asset::load(job.folder.product()).unwrap();
     let ((low, high), (l, h)) = (product.bounds().unwrap(), truth.bounds().unwrap());
-    // The stalk is thinner than a pixel: the top is the crown's.
-    assert!(
-        (low - l).abs().max_element() < 0.2 && (high - h).abs().max_element() < 0.2,
-        "{low} {high}, not {l} {h}"
-    );
+    // All sides but the top, where the stalk is thinner than a pixel of these pictures and is lost.
+    let sides = glam::Vec3::new(1.0, 0.0, 1.0);
+    let off = (low - l).abs().max(((high - h) * sides).abs()).max_element();
+    assert!(off < 0.1 && high.y > l.y + 2.0 && high.y < h.y + 0.1, "{low} {high}, not {l} {h}");
     assert!(job.folder.file("compare.png").is_file() && job.folder.file("log.jsonl").is_file());
 }
 
