@@ -1,4 +1,4 @@
-//! Folders of posed pictures: reading ([`load`]) and making ([`write`]) them.
+//! Folders of posed pictures: reading ([`load`]) and making ([`mod@write`]) them.
 //!
 //! The layouts of NeRF-synthetic (`transforms_train.json`, `transforms_test.json`,
 //! `camera_angle_x`) and of instant-ngp (`transforms.json` with `fl_x` …) are read; poses are
