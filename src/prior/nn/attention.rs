@@ -1,8 +1,11 @@
-//! Scaled dot-product attention in one operation, a block of queries at a time.
+//! Scaled dot-product attention in one operation, a block of queries and a chunk of keys at a time.
 //!
-//! The backward recomputes the probabilities of a block instead of keeping those of all blocks:
-//! with `P = softmax(scale Q K^T)`, `O = P V` and gradient `dO`,
-//! `dV = P^T dO`, `dP = dO V^T`, `dS = P (dP - sum_j P dP)`, `dQ = scale dS K`, `dK = scale dS^T Q`.
+//! Forward: the running maximum `m` and sum `l` of each row let a chunk's part of `O = softmax(scale Q K^T) V` be
+//! added before the later chunks are known (Dao et al., FlashAttention), so that a block's numbers stay in the
+//! second-level cache whatever the number of keys. Backward: with `P = exp(scale Q K^T - m) / l` again and gradient
+//! `dO`, `dV = P^T dO`, `dP = dO V^T`, `dS = P (dP - dO . O)`, `dQ = scale dS K`, `dK = scale dS^T Q`.
+
+use std::sync::OnceLock;
 
 use candle_core::{Result, Tensor, bail};
 use rayon::prelude::*;
@@ -36,16 +39,28 @@ pub fn attention(
     if q.elem_count() == 0 || !tape::on_cpu(&[q, k, v]) {
         return super::fallback::attention(q, k, v, heads, scale, causal);
     }
-    tape::apply(Attention { heads, scale, causal }, &[q, k, v])
+    tape::apply(Attention { heads, scale, causal, rows: OnceLock::new() }, &[q, k, v])
 }
 
 struct Attention {
     heads: usize,
     scale: f64,
     causal: bool,
+    /// What the forward pass leaves to the backward one: of each row the largest exponent, then of each row
+    /// one over the sum. [2, B, H, N]
+    rows: OnceLock<Vec<f64>>,
 }
 
-/// Sizes of one call.
+/// Queries of a block among many: whole tiles of every instruction set (4, 6 or 8 rows).
+const BLOCK: usize = 48;
+
+/// Queries that are one block when there are no more.
+const BLOCK_MAX: usize = 64;
+
+/// Elements of a packed chunk of keys or values: a few of these and a block's exponents fit the second level.
+const CHUNK_ELEMENTS: usize = 20_480;
+
+/// Sizes of one call. They depend on shapes only, so that the sums do too.
 #[derive(Clone, Copy)]
 struct Sizes {
     batch: usize,
@@ -54,19 +69,30 @@ struct Sizes {
     heads: usize,
     /// Elements of a head.
     depth: usize,
-    /// Queries of a block: at most 64, fewer for many keys, a number that depends on the shape only.
+    /// Queries of a block.
     block: usize,
+    /// Keys of a chunk.
+    chunk: usize,
 }
+
+/// One chunk of keys, or one block of queries: the first and how many.
+type Span = (usize, usize);
 
 impl Sizes {
     fn new<T>(q: &Arg<T>, k: &Arg<T>, heads: usize) -> Self {
-        let (queries, keys) = (q.dims[1], k.dims[1]);
-        let block = (65_536 / keys).next_multiple_of(8).clamp(8, 64).min(queries);
-        Self { batch: q.dims[0], queries, keys, heads, depth: q.dims[2] / heads, block }
+        let (queries, keys, depth) = (q.dims[1], k.dims[1], q.dims[2] / heads);
+        let chunk = (CHUNK_ELEMENTS / depth / 64 * 64).clamp(64, 512).min(keys);
+        let block = if queries <= BLOCK_MAX { queries } else { BLOCK };
+        Self { batch: q.dims[0], queries, keys, heads, depth, block, chunk }
     }
 
     fn width(&self) -> usize {
         self.heads * self.depth
+    }
+
+    /// From one row of exponents to the next: not a power of two, whose rows would share cache sets.
+    fn stride(&self) -> usize {
+        self.chunk + 16
     }
 
     /// Where head `h` of row `row` of image `b` starts in a tensor with `rows` rows per image.
@@ -77,6 +103,44 @@ impl Sizes {
     /// One head of one image, from `row` on.
     fn view<'a, T>(&self, x: &'a [T], rows: usize, bh: (usize, usize), row: usize) -> Mat<'a, T> {
         Mat::new(&x[self.at(rows, bh, row)..], self.width())
+    }
+
+    /// The chunks of keys that a block of queries sees.
+    fn chunks(self, (row, rows): Span, causal: bool) -> impl Iterator<Item = Span> {
+        let seen = if causal { row + rows } else { self.keys };
+        (0..seen).step_by(self.chunk).map(move |at| (at, self.chunk.min(self.keys - at)))
+    }
+
+    /// The blocks of queries.
+    fn blocks(self) -> impl Iterator<Item = Span> {
+        (0..self.queries).step_by(self.block).map(move |at| (at, self.block.min(self.queries - at)))
+    }
+
+    /// Packs the keys of one head chunk by chunk, as rows ([chunk, depth]) or `transposed`.
+    fn pack<'a, T: Real>(
+        &self,
+        keys: Mat<'_, T>,
+        transposed: bool,
+        mut buffer: &'a mut [T],
+    ) -> Vec<Packed<'a, T>> {
+        self.chunks((0, self.queries), false)
+            .map(|(at, len)| {
+                let part = keys.rows_from(at);
+                let (part, k, n) =
+                    if transposed { (part.t(), self.depth, len) } else { (part, len, self.depth) };
+                let (mine, rest) = std::mem::take(&mut buffer).split_at_mut(packed_len::<T>(k, n));
+                buffer = rest;
+                pack(part, k, n, mine)
+            })
+            .collect()
+    }
+
+    /// Elements that [`Self::pack`] needs.
+    fn packed<T: Real>(&self, transposed: bool) -> usize {
+        let size = |len| {
+            if transposed { packed_len::<T>(self.depth, len) } else { packed_len::<T>(len, self.depth) }
+        };
+        self.chunks((0, self.queries), false).map(|(_, len)| size(len)).sum()
     }
 
     /// Copies `block` [rows][depth] to one head of one image from `row` on.
@@ -98,122 +162,192 @@ impl Layer for Attention {
         let [q, k, v] = args else { bail!("attention: three arguments") };
         let s = Sizes::new(q, k, self.heads);
         let mut result = vec![T::ZERO; q.data.len()];
-        let out = Shared::new(&mut result);
-        let blocks = s.queries.div_ceil(s.block);
+        let mut kept = vec![0.0; 2 * s.batch * s.heads * s.queries];
+        let (out, rows) = (Shared::new(&mut result), Shared::new(&mut kept));
         // Few heads: their blocks of queries are shared out too, each part packing the keys again.
+        let blocks: Vec<Span> = s.blocks().collect();
         let pairs = s.batch * s.heads;
-        let parts = (2 * rayon::current_num_threads()).div_ceil(pairs).clamp(1, blocks);
-        let per_part = blocks.div_ceil(parts);
+        let parts = (2 * rayon::current_num_threads()).div_ceil(pairs).clamp(1, blocks.len());
+        let per_part = blocks.len().div_ceil(parts);
         (0..pairs * parts).into_par_iter().for_each(|task| {
-            let bh = (task / parts / s.heads, task / parts % s.heads);
-            let first = task % parts * per_part;
+            let pair = task / parts;
+            let bh = (pair / s.heads, pair % s.heads);
+            let mine = blocks.chunks(per_part).nth(task % parts).unwrap_or_default();
             T::with_scratch(|[scratch, ..]| {
-                let sizes = [packed_len::<T>(s.depth, s.keys), s.block * s.keys, s.block * s.depth];
-                let [keys, p, o] = carve(uninit(scratch, sizes.iter().sum()), sizes);
-                let keys = pack(s.view(k.data, s.keys, bh, 0).t(), s.depth, s.keys, keys);
-                for blk in first..blocks.min(first + per_part) {
-                    let row = blk * s.block;
-                    let rows = s.block.min(s.queries - row);
-                    self.probabilities(&s, s.view(q.data, s.queries, bh, row), &keys, (row, rows), p);
-                    o.fill(T::ZERO);
-                    let values = s.view(v.data, s.keys, bh, 0);
-                    serial((rows, s.depth, s.keys), Mat::new(p, s.keys), Err(values), o, s.depth);
+                let sizes =
+                    [s.packed::<T>(true), s.packed::<T>(false), s.block * s.stride(), s.block * s.depth];
+                let [keys, values, p, o] = carve(uninit(scratch, sizes.iter().sum()), sizes);
+                let keys = s.pack(s.view(k.data, s.keys, bh, 0), true, keys);
+                let values = s.pack(s.view(v.data, s.keys, bh, 0), false, values);
+                for &(row, count) in mine {
+                    let o = &mut o[..count * s.depth];
+                    let state = self.block(
+                        &s,
+                        s.view(q.data, s.queries, bh, row),
+                        (&keys, &values),
+                        (row, count),
+                        p,
+                        o,
+                    );
                     // SAFETY: every task has its own head and queries.
-                    unsafe { s.put(&o[..rows * s.depth], out, s.queries, bh, row) };
+                    unsafe {
+                        s.put(o, out, s.queries, bh, row);
+                        let at = pair * s.queries + row;
+                        for (i, slot) in rows.slice(at, count).iter_mut().enumerate() {
+                            *slot = state[i].0.to_f64();
+                        }
+                        for (i, slot) in rows.slice(pairs * s.queries + at, count).iter_mut().enumerate() {
+                            *slot = state[i].1.to_f64();
+                        }
+                    }
                 }
             });
         });
+        self.rows.get_or_init(|| kept);
         Ok((result, q.dims.to_vec()))
     }
 
     fn backward<T: Real>(
         &self,
         args: &[Arg<T>],
-        _: &[T],
+        out: &[T],
         grad: &[T],
         needs: &[bool],
     ) -> Result<Vec<Option<Vec<T>>>> {
         let [q, k, v] = args else { bail!("attention: three arguments") };
+        let Some(rows) = self.rows.get() else { bail!("attention: backward without forward") };
         let s = Sizes::new(q, k, self.heads);
         let mut grads: Vec<Vec<T>> = args.iter().map(|a| vec![T::ZERO; a.data.len()]).collect();
-        let out: Vec<Shared<T>> = grads.iter_mut().map(|g| Shared::new(g)).collect();
+        let shared: Vec<Shared<T>> = grads.iter_mut().map(|g| Shared::new(g)).collect();
+        let pass = Backward { s, q: q.data, k: k.data, v: v.data, out, grad, needs, rows, attention: self };
         (0..s.batch * s.heads).into_par_iter().for_each(|pair| {
-            let bh = (pair / s.heads, pair % s.heads);
-            T::with_scratch(|[scratch, ..]| {
-                self.head_gradients(&s, [q.data, k.data, v.data, grad], bh, needs, scratch, &out);
-            });
+            T::with_scratch(|[scratch, ..]| pass.head((pair / s.heads, pair % s.heads), scratch, &shared));
         });
         Ok(grads.into_iter().zip(needs).map(|(g, &needed)| needed.then_some(g)).collect())
     }
 }
 
 impl Attention {
-    /// The probabilities of a block of queries into `p` [rows][keys].
-    fn probabilities<T: Real>(
+    /// The exponents `q k^T` of a block and a chunk into `p` [rows][stride].
+    fn exponents<T: Real>(s: &Sizes, q: Mat<'_, T>, keys: &Packed<'_, T>, (rows, len): Span, p: &mut [T]) {
+        let p = &mut p[..rows * s.stride()];
+        p.fill(T::ZERO);
+        serial((rows, len, s.depth), q, Ok(keys), p, s.stride());
+    }
+
+    /// How many of a chunk's keys a query sees.
+    fn seen(&self, query: usize, (at, len): Span) -> usize {
+        if self.causal { (query + 1).saturating_sub(at).min(len) } else { len }
+    }
+
+    /// The result of a block of queries into `o` [rows][depth], and of each row the largest exponent and one
+    /// over the sum.
+    fn block<T: Real>(
         &self,
         s: &Sizes,
         q: Mat<'_, T>,
-        keys: &Packed<'_, T>,
-        (row, rows): (usize, usize),
+        (keys, values): (&[Packed<'_, T>], &[Packed<'_, T>]),
+        (row, rows): Span,
         p: &mut [T],
-    ) {
-        let p = &mut p[..rows * s.keys];
-        p.fill(T::ZERO);
-        serial((rows, s.keys, s.depth), q, Ok(keys), p, s.keys);
-        for (i, p) in p.chunks_exact_mut(s.keys).enumerate() {
-            let seen = if self.causal { row + i + 1 } else { s.keys };
-            softmax(&mut p[..seen], T::from_f64(self.scale));
-            p[seen..].fill(T::ZERO);
+        o: &mut [T],
+    ) -> [(T, T); BLOCK_MAX] {
+        let scale = T::from_f64(self.scale);
+        let mut state = [(T::from_f64(f64::NEG_INFINITY), T::ZERO); BLOCK_MAX];
+        o.fill(T::ZERO);
+        for (c, chunk) in s.chunks((row, rows), self.causal).enumerate() {
+            Self::exponents(s, q, &keys[c], (rows, chunk.1), p);
+            for (i, p) in p.chunks_exact_mut(s.stride()).take(rows).enumerate() {
+                let seen = self.seen(row + i, chunk);
+                if seen > 0 {
+                    let fade = softmax_part(&mut p[..seen], scale, &mut state[i]);
+                    if fade != T::ONE {
+                        o[i * s.depth..][..s.depth].iter_mut().for_each(|o| *o *= fade);
+                    }
+                }
+                p[seen..chunk.1].fill(T::ZERO);
+            }
+            serial((rows, s.depth, chunk.1), Mat::new(p, s.stride()), Ok(&values[c]), o, s.depth);
         }
+        for (o, (_, sum)) in o.chunks_exact_mut(s.depth).zip(&mut state) {
+            *sum = T::ONE / *sum;
+            o.iter_mut().for_each(|o| *o *= *sum);
+        }
+        state
     }
+}
 
+/// What all heads of a backward pass share.
+struct Backward<'a, T> {
+    s: Sizes,
+    q: &'a [T],
+    k: &'a [T],
+    v: &'a [T],
+    out: &'a [T],
+    grad: &'a [T],
+    needs: &'a [bool],
+    rows: &'a [f64],
+    attention: &'a Attention,
+}
+
+impl<T: Real> Backward<'_, T> {
     /// All gradients of one head of one image.
-    fn head_gradients<T: Real>(
-        &self,
-        s: &Sizes,
-        [q, k, v, grad]: [&[T]; 4],
-        bh: (usize, usize),
-        needs: &[bool],
-        scratch: &mut Vec<T>,
-        out: &[Shared<T>],
-    ) {
-        let packed = packed_len::<T>(s.depth, s.keys);
-        let (square, side) = (s.block * s.keys, s.block * s.depth);
-        let sizes = [packed, packed, square, square, side, s.keys * s.depth, s.keys * s.depth];
-        let [kt, vt, p, ds, gq, gk, gv] = carve(uninit(scratch, sizes.iter().sum()), sizes);
-        let keys = s.view(k, s.keys, bh, 0);
-        let kt = pack(keys.t(), s.depth, s.keys, kt);
-        let vt = pack(s.view(v, s.keys, bh, 0).t(), s.depth, s.keys, vt);
+    fn head(&self, bh: (usize, usize), scratch: &mut Vec<T>, grads: &[Shared<T>]) {
+        let s = &self.s;
+        let (square, side, all) = (s.block * s.stride(), s.block * s.depth, s.keys * s.depth);
+        let (wide, tall) = (s.packed::<T>(true), s.packed::<T>(false));
+        let sizes = [wide, wide, tall, square, square, side, all, all];
+        let [kt, vt, k, p, ds, gq, gk, gv] = carve(uninit(scratch, sizes.iter().sum()), sizes);
+        let keys = s.view(self.k, s.keys, bh, 0);
+        let kt = s.pack(keys, true, kt);
+        let vt = s.pack(s.view(self.v, s.keys, bh, 0), true, vt);
+        let k = if self.needs[0] { s.pack(keys, false, k) } else { Vec::new() };
         gk.fill(T::ZERO);
         gv.fill(T::ZERO);
-        for row in (0..s.queries).step_by(s.block) {
-            let rows = s.block.min(s.queries - row);
-            let queries = s.view(q, s.queries, bh, row);
-            let go = s.view(grad, s.queries, bh, row);
-            self.probabilities(s, queries, &kt, (row, rows), p);
-            let (p, ds) = (&p[..rows * s.keys], &mut ds[..rows * s.keys]);
-            if needs[2] {
-                serial((s.keys, s.depth, rows), Mat::new(p, s.keys).t(), Err(go), gv, s.depth);
+        for (row, rows) in s.blocks() {
+            let q = s.view(self.q, s.queries, bh, row);
+            let go = s.view(self.grad, s.queries, bh, row);
+            let gq = &mut gq[..rows * s.depth];
+            gq.fill(T::ZERO);
+            for (c, (at, len)) in s.chunks((row, rows), self.attention.causal).enumerate() {
+                let part = at * s.depth..(at + len) * s.depth;
+                Attention::exponents(s, q, &kt[c], (rows, len), p);
+                Attention::exponents(s, go, &vt[c], (rows, len), ds);
+                self.slopes(bh, (row, rows), (at, len), p, ds);
+                let (p, ds) = (Mat::new(&*p, s.stride()), Mat::new(&*ds, s.stride()));
+                if self.needs[2] {
+                    serial((len, s.depth, rows), p.t(), Err(go), &mut gv[part.clone()], s.depth);
+                }
+                if self.needs[1] {
+                    serial((len, s.depth, rows), ds.t(), Err(q), &mut gk[part], s.depth);
+                }
+                if self.needs[0] {
+                    serial((rows, s.depth, len), ds, Ok(&k[c]), gq, s.depth);
+                }
             }
-            ds.fill(T::ZERO);
-            serial((rows, s.keys, s.depth), go, Ok(&vt), ds, s.keys);
-            for (p, ds) in p.chunks_exact(s.keys).zip(ds.chunks_exact_mut(s.keys)) {
-                softmax_gradient(p, T::from_f64(self.scale), ds);
-            }
-            if needs[0] {
-                gq.fill(T::ZERO);
-                serial((rows, s.depth, s.keys), Mat::new(ds, s.keys), Err(keys), gq, s.depth);
-                // SAFETY: every task has its own head and image.
-                unsafe { s.put(&gq[..rows * s.depth], out[0], s.queries, bh, row) };
-            }
-            if needs[1] {
-                serial((s.keys, s.depth, rows), Mat::new(ds, s.keys).t(), Err(queries), gk, s.depth);
-            }
+            // SAFETY: every task has its own head and image.
+            unsafe { s.put(gq, grads[0], s.queries, bh, row) };
         }
         // SAFETY: as above.
         unsafe {
-            s.put(gk, out[1], s.keys, bh, 0);
-            s.put(gv, out[2], s.keys, bh, 0);
+            s.put(gk, grads[1], s.keys, bh, 0);
+            s.put(gv, grads[2], s.keys, bh, 0);
+        }
+    }
+
+    /// From exponents to probabilities, and from dP to scale dS, of a block and a chunk, in place.
+    fn slopes(&self, bh: (usize, usize), (row, rows): Span, chunk: Span, p: &mut [T], ds: &mut [T]) {
+        let (s, scale) = (&self.s, T::from_f64(self.attention.scale));
+        let (first, sums) = self.rows.split_at(s.batch * s.heads * s.queries);
+        for i in 0..rows {
+            let at = (bh.0 * s.heads + bh.1) * s.queries + row + i;
+            let here = s.at(s.queries, bh, row + i);
+            let mean = dot(&self.out[here..][..s.depth], &self.grad[here..][..s.depth]);
+            let state = (T::from_f64(first[at]), T::from_f64(sums[at]), mean);
+            let seen = self.attention.seen(row + i, chunk);
+            let (p, ds) = (&mut p[i * s.stride()..][..chunk.1], &mut ds[i * s.stride()..][..chunk.1]);
+            softmax_slope(&mut p[..seen], &mut ds[..seen], scale, state);
+            p[seen..].fill(T::ZERO);
+            ds[seen..].fill(T::ZERO);
         }
     }
 }
@@ -231,55 +365,77 @@ fn carve<T, const N: usize>(mut buffer: &mut [T], sizes: [usize; N]) -> [&mut [T
 const LANES: usize = 16;
 
 multiversion! {
-    /// `exp(scale (x - max)) / sum`, in place.
-    fn softmax<T: Real>(x: &mut [T], scale: T) {
+    /// `exp(scale x - max)` in place, with the running maximum and sum of a row brought up to date: returns
+    /// what earlier parts of the row's result have to be multiplied with.
+    fn softmax_part<T: Real>(x: &mut [T], scale: T, state: &mut (T, T)) -> T {
         // The sign of the scale decides which end is the largest exponent.
-        let mut top = [x[0] * scale; LANES];
-        for chunk in x.chunks(LANES) {
+        let mut top = [state.0; LANES];
+        let whole = x.chunks_exact(LANES);
+        for &v in whole.remainder() {
+            let v = v * scale;
+            top[0] = if v > top[0] { v } else { top[0] };
+        }
+        for chunk in whole {
             for (t, &v) in top.iter_mut().zip(chunk) {
                 let v = v * scale;
                 *t = if v > *t { v } else { *t };
             }
         }
-        let mut max = top[0];
+        let mut max = state.0;
         for t in top {
             max = if t > max { t } else { max };
         }
-        for v in x.iter_mut() {
-            *v = (*v * scale - max).exp();
-        }
         let mut acc = [T::ZERO; LANES];
-        for chunk in x.chunks(LANES) {
-            for (a, &v) in acc.iter_mut().zip(chunk) {
-                *a += v;
+        let mut whole = x.chunks_exact_mut(LANES);
+        for chunk in &mut whole {
+            for (a, v) in acc.iter_mut().zip(chunk) {
+                *v = (*v * scale - max).exp();
+                *a += *v;
             }
         }
-        let mut total = T::ZERO;
+        for v in whole.into_remainder() {
+            *v = (*v * scale - max).exp();
+            acc[0] += *v;
+        }
+        let fade = if max == state.0 { T::ONE } else { (state.0 - max).exp() };
+        let mut total = state.1 * fade;
         for a in acc {
             total += a;
         }
-        let norm = T::ONE / total;
-        for v in x.iter_mut() {
-            *v *= norm;
+        *state = (max, total);
+        fade
+    }
+}
+
+multiversion! {
+    /// From exponents to probabilities, and from dP to scale dS, in place, with the row's largest exponent, one
+    /// over its sum, and `dO . O`.
+    fn softmax_slope<T: Real>(p: &mut [T], d: &mut [T], scale: T, row: (T, T, T)) {
+        let (max, norm, mean) = row;
+        for (p, d) in p.iter_mut().zip(d) {
+            *p = (*p * scale - max).exp() * norm;
+            *d = *p * (*d - mean) * scale;
         }
     }
 }
 
 multiversion! {
-    /// From dP to scale dS, in place.
-    fn softmax_gradient<T: Real>(p: &[T], scale: T, d: &mut [T]) {
+    /// The inner product of two rows.
+    fn dot<T: Real>(a: &[T], b: &[T]) -> T {
         let mut acc = [T::ZERO; LANES];
-        for (p, d) in p.chunks(LANES).zip(d.chunks(LANES)) {
-            for ((a, &p), &d) in acc.iter_mut().zip(p).zip(d) {
-                *a += p * d;
+        let (a, b) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
+        for (acc, (&a, &b)) in acc.iter_mut().zip(a.remainder().iter().zip(b.remainder())) {
+            *acc = a * b;
+        }
+        for (a, b) in a.zip(b) {
+            for ((acc, &a), &b) in acc.iter_mut().zip(a).zip(b) {
+                *acc += a * b;
             }
         }
-        let mut mean = T::ZERO;
+        let mut sum = T::ZERO;
         for a in acc {
-            mean += a;
+            sum += a;
         }
-        for (d, &p) in d.iter_mut().zip(p) {
-            *d = p * (*d - mean) * scale;
-        }
+        sum
     }
 }

@@ -75,6 +75,19 @@ fn cases() -> Vec<Case> {
             attend(2, true),
             attend_plain(2, true),
         ),
+        // Wide heads, whose keys come in chunks of 64.
+        case(
+            "attention, chunks",
+            &[&[1, 70, 320], &[1, 150, 320], &[1, 150, 320]],
+            attend(1, false),
+            attend_plain(1, false),
+        ),
+        case(
+            "causal attention, chunks",
+            &[&[1, 150, 640], &[1, 150, 640], &[1, 150, 640]],
+            attend(2, true),
+            attend_plain(2, true),
+        ),
         case("SiLU", &[&[5, 33]], |a| nn::silu(&a[0]), |a| fallback::sigmoid_gate(&a[0], 1.0)),
         case("GELU", &[&[5, 33]], |a| nn::gelu(&a[0]), |a| fallback::gelu(&a[0])),
         case("quick GELU", &[&[5, 33]], |a| nn::quick_gelu(&a[0]), |a| fallback::sigmoid_gate(&a[0], 1.702)),
