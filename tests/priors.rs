@@ -29,7 +29,7 @@ steps = 3
 [mesh]
 resolution = 24
 triangles = 400
-texture_size = 32
+texture_size = 64
 [output]
 preview_every = 0
 history_every = 2

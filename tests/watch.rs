@@ -258,10 +258,11 @@ fn the_command_says_what_it_cannot_watch() {
     assert_eq!(output.status.code(), Some(2), "a port that is taken");
 }
 
-/// What Chromium makes of a page after a while: its document, or a screenshot at `picture`. Nothing if there
-/// is no Chromium.
-fn chromium(url: &str, picture: Option<&Path>) -> Option<String> {
+/// The document that Chromium makes of a page after a while, and a screenshot at `picture`. Nothing (with a
+/// message) if there is no Chromium.
+fn chromium(url: &str, picture: &Path) -> Option<String> {
     let profile = TempDir::new().unwrap();
+    let document = profile.path().join("document.html");
     let mut command = Command::new("chromium");
     command.args([
         "--headless",
@@ -276,21 +277,32 @@ fn chromium(url: &str, picture: Option<&Path>) -> Option<String> {
         "--hide-scrollbars",
         "--window-size=1200,1500",
         "--virtual-time-budget=8000",
+        "--dump-dom",
     ]);
-    command.arg(format!("--user-data-dir={}", profile.path().display()));
-    match picture {
-        Some(path) => command.arg(format!("--screenshot={}", path.display())),
-        None => command.arg("--dump-dom"),
-    };
-    let output = match command.arg(url).output() {
-        Ok(output) => output,
+    command.arg(format!("--user-data-dir={}", profile.path().join("profile").display()));
+    command.arg(format!("--screenshot={}", picture.display())).arg(url);
+    command.stdout(fs::File::create(&document).unwrap()).stderr(Stdio::null());
+    let mut child = match command.spawn() {
+        Ok(child) => child,
         Err(e) => {
             eprintln!("SKIPPED: chromium cannot be started ({e})");
             return None;
         }
     };
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    Some(String::from_utf8_lossy(&output.stdout).into_owned())
+    // Two seconds where nothing else runs.
+    let start = std::time::Instant::now();
+    let status = loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            break status;
+        }
+        if start.elapsed() > Duration::from_secs(150) {
+            let _ = child.kill().and_then(|()| child.wait());
+            panic!("chromium does not come to an end with {url}");
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    };
+    assert!(status.success(), "chromium: {status}");
+    Some(fs::read_to_string(document).unwrap())
 }
 
 #[test]
@@ -301,21 +313,20 @@ fn a_browser_lists_runs_and_shows_a_finished_one() {
     begun(dir.path(), HOSTILE, 2);
     let watch = Watch::start(dir.path());
     let url = format!("http://127.0.0.1:{}/", watch.port);
-    let Some(list) = chromium(&url, None) else { return };
+    let picture = dir.path().join("page.png");
+    let Some(list) = chromium(&url, &picture) else { return };
     assert!(list.contains("data-runs=\"2\"") && list.contains("a red ball"), "{list}");
     assert!(
         list.contains("&lt;img src=x") && !list.contains("<img src=\"x\"") && !list.contains("<title>owned")
     );
     let id = &watch.runs().iter().find(|(name, _)| name == "ball").unwrap().1.clone();
-    let page = chromium(&format!("{url}#{id}"), None).unwrap();
+    let page = chromium(&format!("{url}#{id}"), &picture).unwrap();
     assert!(page.contains("data-steps=\"40\"") && page.contains("data-state=\"finished\""), "{page}");
     let triangles = page.split("data-viewer=\"").nth(1).and_then(|t| t.split('"').next()).unwrap();
     assert!(triangles.parse::<u32>().is_ok_and(|n| n > 100), "the viewer says {triangles}: {page}");
     assert!(page.contains("sparsity 0.4") && page.contains("optim.steps") && page.contains("1 min 11 s"));
 
     // WebGL really drew the ball: red pixels, lit from one side.
-    let picture = dir.path().join("page.png");
-    chromium(&format!("{url}#{id}"), Some(&picture)).unwrap();
     if let Some(keep) = std::env::var_os("GEN3D_SCREENSHOT") {
         fs::copy(&picture, keep).unwrap();
     }

@@ -184,7 +184,8 @@ fn settings_survive_toml() {
 
 #[test]
 fn score_debiasing_bounds_each_number_more_loosely_as_the_run_goes_on() {
-    let (z, model) = (start(64), Mixture::gaussian(&schedule(), 0.4, 0.6));
+    let (z, prior) = (start(64), schedule());
+    let model = Mixture::gaussian(&prior, 0.4, 0.6);
     let gradient = |clip, progress| {
         let config = SdsConfig { clip, ..fixed(0.5, Weighting::One) };
         let got = Sds::new(schedule(), config).unwrap().gradient(&z, &model, 3, progress, 1).unwrap();
