@@ -20,8 +20,8 @@ use crate::mesh::MeshOptions;
 use crate::render::volume::VolumeConfig;
 pub use crate::suggest::nearest;
 pub use tables::{
-    CameraConfig, Latents, Method, OptimConfig, OutputConfig, RegularizeConfig, SdsConfig, ShadingConfig,
-    VsdConfig,
+    CameraConfig, Latents, Method, OptimConfig, OutputConfig, Recompute, RegularizeConfig, SdsConfig,
+    ShadingConfig, SketchConfig, VsdConfig,
 };
 
 /// Everything that decides what a run computes, and how often it reports.
@@ -46,6 +46,8 @@ pub struct Config {
     pub sds: SdsConfig,
     /// Particles of VSD.
     pub vsd: VsdConfig,
+    /// A guiding mesh.
+    pub sketch: SketchConfig,
     /// Light.
     pub shading: ShadingConfig,
     /// Weights of the regularisers.
@@ -74,6 +76,7 @@ impl Default for Config {
             volume: VolumeConfig::default(),
             sds: SdsConfig::default(),
             vsd: VsdConfig::default(),
+            sketch: SketchConfig::default(),
             shading: ShadingConfig::default(),
             regularize: RegularizeConfig::default(),
             optim: OptimConfig::default(),

@@ -27,5 +27,6 @@ pub mod sample;
 pub mod suggest;
 pub mod train;
 pub mod video;
+pub mod watch;
 
 pub use error::{Error, Result};

@@ -1,6 +1,7 @@
 //! `gen3d eval`: assets and priors before an independent judge.
 
 mod consistency;
+mod methods;
 mod r_precision;
 mod video;
 
@@ -22,6 +23,8 @@ pub(crate) enum EvalCommand {
     RPrecision(r_precision::RPrecisionArgs),
     /// Does the side that is seen advance as the camera goes around, or does a face repeat?
     Consistency(consistency::ConsistencyArgs),
+    /// Methods against each other over many prompts and seeds: one table, made and judged, resumable.
+    Methods(methods::MethodsArgs),
     /// How steady an edited clip is, and how much it left as it was.
     Video(video::VideoArgs),
 }
@@ -34,6 +37,7 @@ pub(super) fn run(command: EvalCommand) -> Result<()> {
     match command {
         EvalCommand::RPrecision(args) => r_precision::run(&args),
         EvalCommand::Consistency(args) => consistency::run(&args),
+        EvalCommand::Methods(args) => methods::run(&args),
         EvalCommand::Video(args) => video::run(&args),
     }
 }

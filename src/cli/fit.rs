@@ -111,5 +111,6 @@ fn resolve(args: &Args, folder: &RunFolder) -> Result<Config> {
     flag("--seed", "seed", args.seed.map(Into::into));
     flag("--device", "device", args.device.clone().map(Into::into));
     flag("--no-preview", "output.preview_every", args.no_preview.then(|| 0.into()));
+    flag("--no-preview", "output.history_every", args.no_preview.then(|| 0.into()));
     layers::resolve(&all)
 }

@@ -28,7 +28,7 @@ pub(crate) struct Args {
 
     #[command(flatten)]
     choices: Choices,
-    /// Refresh `preview.png` during the run (the default).
+    /// Refresh `preview.png` during the run, and add rows to `history.png` (the default).
     #[arg(long, overrides_with = "no_preview", help_heading = "Where and how")]
     preview: bool,
     /// No previews.
@@ -68,6 +68,9 @@ pub(crate) struct Choices {
     /// Strength of classifier-free guidance [default: 1.5].
     #[arg(long, value_name = "S", allow_negative_numbers = true, help_heading = "What is computed")]
     guidance_scale: Option<f64>,
+    /// A rough closed mesh (.obj, .glb) whose shape the asset keeps to; `--set sketch.leniency=…` says how closely.
+    #[arg(long, value_name = "FILE", help_heading = "What is computed")]
+    sketch: Option<String>,
     /// Any key of the configuration (scenes/default.toml lists them), for example
     /// `--set camera.views=8`; may be repeated.
     #[arg(long, value_name = "KEY=VALUE", help_heading = "What is computed")]
@@ -117,6 +120,7 @@ fn resolve(args: &Args, folder: &RunFolder) -> Result<Config> {
     all.extend(args.choices.layers(resumed)?);
     if args.no_preview {
         all.push(Layer::one("--no-preview", "output.preview_every", 0));
+        all.push(Layer::one("--no-preview", "output.history_every", 0));
     }
     layers::resolve(&all)
 }
@@ -142,6 +146,7 @@ impl Choices {
         flag("--steps", "optim.steps", self.steps.map(Into::into));
         flag("--seed", "seed", self.seed.map(Into::into));
         flag("--prior", "prior", self.prior.clone().map(Into::into));
+        flag("--sketch", "sketch.file", self.sketch.clone().map(Into::into));
         flag("--guidance-scale", "sds.guidance_scale", self.guidance_scale.map(Into::into));
         flag("--device", "device", self.device.clone().map(Into::into));
         Ok(out)

@@ -22,6 +22,7 @@ mod progress;
 pub mod render;
 mod report;
 pub mod train;
+mod watch;
 
 /// Words into things: a prompt into a game-ready 3D asset.
 #[derive(Debug, Parser)]
@@ -70,6 +71,8 @@ enum Command {
     /// Time what gen3d does, here.
     #[command(subcommand)]
     Bench(bench::BenchCommand),
+    /// Watch runs in the browser: pictures, curves, and the finished asset to turn around.
+    Watch(watch::WatchArgs),
     /// Tell what this machine offers: adapters, processor, memory, FFmpeg, priors.
     Doctor(doctor::Args),
 }
@@ -108,6 +111,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         (Some(Command::Interpolate(args)), _) => Ok(interpolate::run(&args)?),
         (Some(Command::Render(args)), _) => Ok(render::run(args)?),
         (Some(Command::Train(command)), _) => Ok(train::run(command)?),
+        (Some(Command::Watch(args)), _) => Ok(watch::run(&args)?),
         // `arg_required_else_help` leaves nothing else.
         (None, None) => Ok(()),
     }

@@ -52,6 +52,7 @@ impl Display {
                     self.say(&format!("device: {name} ({reason})"));
                 }
             }
+            Event::Memory { field, prior, available } => self.memory(*field, *prior, *available),
             Event::StageStarted { stage } => self.start(*stage),
             Event::Resumed { step } => self.say(&format!("resumed after step {step}")),
             Event::Restarted { step, reason, seed } => {
@@ -62,7 +63,7 @@ impl Display {
             Event::Step(report) => self.step(report.step, report.steps),
             Event::FitStep(report) => self.step(report.step, report.steps),
             Event::FitScore(score) => self.say(&agreement(score)),
-            Event::Preview { .. } | Event::Checkpoint { .. } => {}
+            Event::Started { .. } | Event::Preview { .. } | Event::Checkpoint { .. } => {}
             Event::Warning { message, hint } => {
                 self.bar.suspend(|| report::warning(message, hint.as_deref()));
             }
@@ -79,6 +80,15 @@ impl Display {
         self.bar.suspend(|| {
             let _ = writeln!(std::io::stderr(), "{text}");
         });
+    }
+
+    /// Always for what may strain a machine, else for who asked for more.
+    fn memory(&self, field: u64, prior: u64, available: Option<u64>) {
+        if self.mode == Mode::Verbose || field + prior > 2 << 30 {
+            let free = available.map_or(String::new(), |a| format!("; {} are free", gib(a)));
+            let text = format!("needs about {} for the prior and {} for the field", gib(prior), gib(field));
+            self.say(&format!("{text}{free}"));
+        }
     }
 
     fn start(&mut self, stage: Stage) {
@@ -132,6 +142,9 @@ impl Display {
         }
         if self.mode == Mode::Verbose {
             self.say(&table(summary));
+            if summary.peak_memory > 0 {
+                self.say(&format!("held {} at most", gib(summary.peak_memory)));
+            }
         }
     }
 }
@@ -139,6 +152,10 @@ impl Display {
 fn style(template: &str) -> ProgressStyle {
     // The templates are literals of this file; a broken one falls back to the plain bar.
     ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
+}
+
+fn gib(bytes: u64) -> String {
+    format!("{:.2} GiB", bytes as f64 / f64::from(1 << 30))
 }
 
 fn seconds(s: f64) -> String {

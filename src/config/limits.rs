@@ -3,6 +3,7 @@
 use std::fmt::Display;
 
 use super::{Config, Latents, Method};
+use crate::distill::debias::Vocabulary;
 use crate::render::volume::VolumeRenderer;
 use crate::{Error, Result};
 
@@ -65,6 +66,17 @@ fn sds(c: &Config) -> Result<()> {
         let why = "linear latents go with neither sds.prior_size nor sds.image_weight";
         return Err(Error::invalid("sds.latents", why));
     }
+    for bound in c.sds.score_clip {
+        // One bound of zero would be a gradient of zero.
+        within("sds.score_clip", bound, if c.sds.score_clip == [0.0, 0.0] { 0.0 } else { 1e-6 }, 1000.0)?;
+    }
+    Vocabulary::with(&c.sds.view_words).map(drop)?;
+    let s = &c.sketch;
+    within("sketch.weight", s.weight, 0.0, 10_000.0)?;
+    within("sketch.leniency", s.leniency, 0.001, 1.0)?;
+    within("sketch.size", s.size, 0.1, 2.0)?;
+    within("sketch.length", s.length, 0.01, 1.0)?;
+    within("sketch.points", s.points, 1, 1_000_000)?;
     within("sds.image_weight", c.sds.image_weight, 0.0, 1000.0)?;
     within("sds.ism_steps", c.sds.ism_steps, 1, 100)?;
     within("sds.ism_interval", c.sds.ism_interval, 0.001, 0.999)?;

@@ -32,6 +32,19 @@ pub enum Latents {
     Linear,
 }
 
+/// Whether the tapes of the prior's networks are kept or computed again, piece by piece.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Recompute {
+    /// Computed again where they would take more than a gibibyte: by the sizes alone, so that the result does
+    /// not depend on the machine.
+    Auto,
+    /// Kept: faster by a pass, and some gigabytes for Stable Diffusion at 512².
+    Never,
+    /// Computed again.
+    Always,
+}
+
 /// The camera rig: cameras on a sphere around the origin, looking at it. It must be the rig that
 /// the prior was trained with, or the prior judges views it has never seen.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -100,6 +113,17 @@ pub struct SdsConfig {
     pub latents: Latents,
     /// Pixels along a side that pictures are scaled to for the prior (16 … 1024); 0: as rendered.
     pub prior_size: u32,
+    /// Whether the tapes of the encoder and of VSD's estimate are computed again instead of kept.
+    pub recompute: Recompute,
+    /// Bounds on the size of each number of a view's weighted gradient, at the start and at the end of the run
+    /// (0 … 1000; score debiasing); zeros for none.
+    pub score_clip: [f64; 2],
+    /// Words of the prompt that contradict a view are left out for it (prompt debiasing); for priors that are
+    /// not told the camera.
+    pub debias_prompt: bool,
+    /// Further words for it and the views that may show them, such as `"antlers: front side overhead"`; see
+    /// [`crate::distill::debias`].
+    pub view_words: Vec<String>,
     /// Push away from the views a camera does not see (Perp-Neg); for priors that are not told the camera.
     pub perp_neg: bool,
     /// SJC subtracts its own noise: less variance, the same mean.
@@ -127,6 +151,10 @@ impl Default for SdsConfig {
             max_gradient_rms: 0.0,
             latents: Latents::Encoder,
             prior_size: 0,
+            recompute: Recompute::Auto,
+            score_clip: [0.0, 0.0],
+            debias_prompt: false,
+            view_words: Vec::new(),
             perp_neg: false,
             variance_reduced: true,
             image_weight: 0.0,
@@ -145,7 +173,34 @@ impl SdsConfig {
             weighting: self.weighting,
             max_gradient_rms: (self.max_gradient_rms > 0.0).then_some(self.max_gradient_rms),
             threshold: None,
+            clip: (self.score_clip != [0.0, 0.0]).then_some(self.score_clip),
         }
+    }
+}
+
+/// A rough mesh that the field keeps to (Latent-NeRF's sketch-shape).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SketchConfig {
+    /// The mesh (.obj, .glb, .gltf); none if empty.
+    pub file: String,
+    /// Weight of its loss (0 … 10,000).
+    pub weight: f64,
+    /// Distance from its surface, in world units, within which it says little (0.001 … 1).
+    pub leniency: f64,
+    /// Its largest side in world units (0.1 … 2); the field's box has side 2.
+    pub size: f64,
+    /// Length of the stretch whose opacity is compared with its inside, in world units (0.01 … 1).
+    pub length: f64,
+    /// Points a step (1 … 1,000,000).
+    pub points: u32,
+}
+
+impl Default for SketchConfig {
+    /// Leniency, length and, in the mean over points, weight of the authors' code; half the leniency, as the box
+    /// here is half as large.
+    fn default() -> Self {
+        Self { file: String::new(), weight: 1.0, leniency: 0.15, size: 1.2, length: 0.2, points: 4096 }
     }
 }
 
@@ -288,6 +343,9 @@ impl Default for OptimConfig {
 pub struct OutputConfig {
     /// Steps between previews; 0 for none.
     pub preview_every: u32,
+    /// Steps between rows of `history.png`, which keeps how the preview came about; 0 for none. No more than 64
+    /// rows are made.
+    pub history_every: u32,
     /// Pixels along a side of one of the eight views of a preview (16 … 512).
     pub preview_size: u32,
     /// Pixels along a side of one of the eight views of the finished asset (16 … 2048).
@@ -298,6 +356,12 @@ pub struct OutputConfig {
 
 impl Default for OutputConfig {
     fn default() -> Self {
-        Self { preview_every: 100, preview_size: 96, sheet_size: 256, checkpoint_every: 50 }
+        Self {
+            preview_every: 100,
+            history_every: 200,
+            preview_size: 96,
+            sheet_size: 256,
+            checkpoint_every: 50,
+        }
     }
 }

@@ -27,7 +27,7 @@ impl Sds {
         let [uncond, cond] =
             ask(model, &noised.x_t, &noised.t, [Branch::Unconditional, Branch::Conditional])?;
         let x0 = self.schedule().sample_from_epsilon(&cond, &noised.x_t, &noised.t)?;
-        self.weighted(&((cond - uncond)? * scale)?, noised, x0, at.step)
+        self.weighted(&((cond - uncond)? * scale)?, noised, x0, at)
     }
 
     /// Noise-free score distillation: `w(t)(δ_D + s (ε_y − ε_∅))`, where δ_D, the direction towards the
@@ -52,7 +52,7 @@ impl Sds {
         let domain = (&uncond - negative.broadcast_mul(&share)?)?;
         let residual = (domain + ((&cond - &uncond)? * scale)?)?;
         let x0 = self.schedule().sample_from_epsilon(&cond, &noised.x_t, &noised.t)?;
-        self.weighted(&residual, noised, x0, at.step)
+        self.weighted(&residual, noised, x0, at)
     }
 }
 

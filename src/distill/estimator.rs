@@ -8,6 +8,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
+use candle_core::backprop::GradStore;
 use candle_core::{DType, Device, Tensor, Var};
 use serde::{Deserialize, Serialize};
 
@@ -16,7 +17,7 @@ use crate::prior::conditioning::Conditioning;
 use crate::prior::lora::{fresh, is_attention};
 use crate::prior::nn::adam::{AdamConfig, AdamW};
 use crate::prior::schedule::{Schedule, per_sample};
-use crate::prior::unet::{Unet, UnetConfig};
+use crate::prior::unet::{Unet, UnetConfig, UnetInputs};
 use crate::prior::weights::Store;
 use crate::rng::{Rng, Stream};
 use crate::sample::NoisePredictor;
@@ -55,6 +56,8 @@ pub struct Estimator {
     config: EstimatorConfig,
     /// Fresh camera MLP: cameras may be dropped.
     own_camera: bool,
+    /// See [`Estimator::recomputing`].
+    recompute: bool,
     adam: AdamW,
     /// What the variables started as.
     start: BTreeMap<String, Tensor>,
@@ -116,7 +119,14 @@ impl Estimator {
         let start =
             vars.iter().map(|(n, v)| Ok((n.clone(), v.as_tensor().copy()?))).collect::<Result<_>>()?;
         let adam = AdamW::new(vars, AdamConfig::default())?;
-        Ok(Self { unet, schedule, text, config, own_camera, adam, start })
+        Ok(Self { unet, schedule, text, config, own_camera, recompute: false, adam, start })
+    }
+
+    /// The step of learning computes each block's inner results again when it needs them, for one more pass
+    /// through the network and a fraction of the memory.
+    #[must_use]
+    pub fn recomputing(self, recompute: bool) -> Self {
+        Self { recompute, ..self }
     }
 
     /// Number of trained numbers.
@@ -150,7 +160,7 @@ impl Estimator {
         let x_t = self.schedule.add_noise(&z, &noise, &t)?;
         let target = self.schedule.target(&z, &noise, &t)?;
         let cameras = self.dropped(cameras, at)?;
-        let loss = (self.output(&x_t, &t, &cameras)? - target)?.sqr()?.mean_all()?;
+        let (loss, gradients) = self.gradients(&x_t, &t, &cameras, &target)?;
         let value = loss.to_dtype(DType::F64)?.to_scalar::<f64>()?;
         if !value.is_finite() {
             let why = format!(
@@ -159,8 +169,34 @@ impl Estimator {
             );
             return Err(Error::NotFinite(why));
         }
-        let norm = self.adam.step(&loss.backward()?, self.config.learning_rate)?;
+        let parts: Vec<&GradStore> = gradients.iter().collect();
+        let norm = self.adam.step_sum(&parts, self.config.learning_rate)?;
         Ok(Learned { loss: value, norm })
+    }
+
+    /// The mean square error of the prediction, and its gradients in parts.
+    fn gradients(
+        &self,
+        x_t: &Tensor,
+        t: &[f32],
+        cameras: &Tensor,
+        target: &Tensor,
+    ) -> Result<(Tensor, Vec<GradStore>)> {
+        let error = |out: &Tensor| -> Result<Tensor> { Ok((out - target)?.sqr()?.mean_all()?) };
+        if !self.recompute {
+            let loss = error(&self.output(x_t, t, cameras)?)?;
+            let gradients = loss.backward()?;
+            return Ok((loss, vec![gradients]));
+        }
+        let with_rays = self.unet.with_rays(x_t, Some(cameras))?;
+        let time = Tensor::from_vec(t.to_vec(), t.len(), x_t.device())?;
+        let text = self.text.rows(t.len())?;
+        let inputs = UnetInputs {
+            class_labels: Some(cameras),
+            ..UnetInputs::new(with_rays.as_ref().unwrap_or(x_t), &time, &text.context)
+        };
+        let got = self.unet.backward_recomputed(&inputs, error)?;
+        Ok((got.loss, got.gradients))
     }
 
     /// Weights, moments and step count, flat, for a checkpoint.

@@ -253,3 +253,27 @@ fn a_prior_without_room_for_a_camera_is_refused_with_a_hint() {
     let error = made.err().unwrap();
     assert!(error.is_usage() && error.hint_text().is_some());
 }
+
+#[test]
+fn recomputing_learns_the_same() {
+    for (name, prediction) in [("sd1", Prediction::Epsilon), ("camera", Prediction::V)] {
+        let small = small(name);
+        let at = |step| At { step, progress: 0.0, seed: 7 };
+        let learned = |recompute| {
+            let mut own = small.estimator(prediction, 1e-2).recomputing(recompute);
+            let steps: Vec<f64> =
+                (0..3).map(|i| own.learn(&small.latents(), &cameras(), at(i)).unwrap().loss).collect();
+            let weights: Vec<f32> = own.state().unwrap().into_iter().flat_map(|(_, v)| v).collect();
+            (steps, weights)
+        };
+        let ((kept, a), (again, b)) = (learned(false), learned(true));
+        assert!(kept[0] != kept[2], "{name}: nothing was learned");
+        for (x, y) in kept.iter().zip(&again) {
+            assert!((x - y).abs() < 1e-5 * x, "{name}: {kept:?} {again:?}");
+        }
+        // Adam's steps have the learning rate's size whatever the gradient's, so rounding of a gradient that
+        // is nearly zero may show; all others agree.
+        let off = a.iter().zip(&b).filter(|(x, y)| (*x - *y).abs() > 1e-4).count();
+        assert!(off * 200 < a.len(), "{name}: {off} of {}", a.len());
+    }
+}

@@ -66,7 +66,7 @@ impl Sds {
         let guess = guided.predict(&x_t, &t)?.detach();
         let x0 = self.schedule().sample_from_epsilon(&guess, &x_t, &t)?;
         let residual = (&guess - &eps)?;
-        self.weighted(&residual, Noised { z, t, noise: eps, x_t }, x0, at.step)
+        self.weighted(&residual, Noised { z, t, noise: eps, x_t }, x0, at)
     }
 
     /// x at `to` with the clean estimate and the noise of x at `from` (none: x is clean).

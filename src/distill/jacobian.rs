@@ -34,6 +34,6 @@ impl Sds {
         let denoised = (&z_s - eps.broadcast_mul(&sigma)?)?;
         let from = if variance_reduced { &noised.z } else { &z_s };
         let residual = (from - &denoised)?.broadcast_div(&sigma)?;
-        self.weighted(&residual, noised, denoised, at.step)
+        self.weighted(&residual, noised, denoised, at)
     }
 }

@@ -4,9 +4,10 @@
 //! [`Sds::jacobian`] (SJC), [`Sds::classifier`] (CSD), [`Sds::noise_free`] (NFSD), [`Sds::interval`] (ISM);
 //! [`image`] is HiFA's loss on pictures.
 //! [`TimestepRange`] says which noise it looks through, [`view`] which words a
-//! camera's picture is compared with, and [`regularize`] holds the penalties on renders.
+//! camera's picture is compared with, [`debias`] which words of a prompt contradict a view, and [`regularize`] holds the penalties on renders.
 
 mod classifier;
+pub mod debias;
 mod estimator;
 pub mod image;
 mod interval;

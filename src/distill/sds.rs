@@ -62,6 +62,10 @@ pub struct SdsConfig {
     pub max_gradient_rms: Option<f64>,
     /// Dynamic thresholding of x̂_0.
     pub threshold: Option<Threshold>,
+    /// Bounds on the size of each number of the weighted gradient, before the mean over the batch, at the start
+    /// and at the end of the run, linear in progress between: score debiasing (Hong et al. 2023, "Debiasing
+    /// Scores and Prompts of 2D Diffusion for View-consistent Text-to-3D Generation").
+    pub clip: Option<[f64; 2]>,
 }
 
 /// The loss.
@@ -116,6 +120,9 @@ impl Sds {
         if config.max_gradient_rms.is_some_and(|m| m.is_nan() || m <= 0.0) {
             return Err(Error::invalid("max_gradient_rms", "must be positive"));
         }
+        if let Some(bound) = config.clip.iter().flatten().find(|b| b.is_nan() || **b <= 0.0) {
+            return Err(Error::invalid("clip", format!("{bound} must be positive")));
+        }
         if let Some(Threshold { quantile, range }) = config.threshold
             && !(quantile > 0.0 && quantile <= 1.0 && range > 0.0)
         {
@@ -156,7 +163,7 @@ impl Sds {
             x0 = dynamic_threshold(&x0, threshold)?;
             eps = self.schedule.epsilon_from_sample(&x0, x_t, t)?;
         }
-        self.weighted(&(eps - noise)?, noised, x0, step)
+        self.weighted(&(eps - noise)?, noised, x0, At { step, progress, seed })
     }
 
     /// The noisy latents of a step: timesteps and noise are keyed by `(seed, Timestep | Noise, step,
@@ -177,21 +184,27 @@ impl Sds {
         &self.schedule
     }
 
-    /// w(t) times `residual`, clipped, as the mean over the batch.
+    /// w(t) times `residual`, clipped both ways, as the mean over the batch.
     pub(super) fn weighted(
         &self,
         residual: &Tensor,
         noised: Noised,
         x0: Tensor,
-        step: u32,
+        at: At,
     ) -> Result<SdsGradient> {
         let Noised { z, t, .. } = noised;
         let weights = t
             .iter()
             .map(|&t| self.config.weighting.weight(self.schedule.alpha(t), self.schedule.sigma(t)))
             .collect();
-        let weighted = residual.detach().broadcast_mul(&per_sample(weights, &z)?)?;
-        let (factors, rms) = self.factors(&weighted, &t, step)?;
+        let mut weighted = residual.detach().broadcast_mul(&per_sample(weights, &z)?)?;
+        if let Some([start, end]) = self.config.clip {
+            let bound = start + (end - start) * at.progress.clamp(0.0, 1.0);
+            // Comparisons with NaN would make a bound of it, and a broken answer pass for a sound one.
+            finite(&root_mean_square(&weighted)?, &t, at.step)?;
+            weighted = weighted.clamp(-bound, bound)?;
+        }
+        let (factors, rms) = self.factors(&weighted, &t, at.step)?;
         let gradient = weighted.broadcast_mul(&per_sample(factors, &z)?)?;
         Ok(SdsGradient { gradient, t, rms, x0 })
     }
@@ -199,11 +212,7 @@ impl Sds {
     /// Per sample: clipping times 1/B, and the clipped root mean square.
     fn factors(&self, weighted: &Tensor, t: &[f32], step: u32) -> Result<(Vec<f64>, Vec<f64>)> {
         let mut rms = root_mean_square(weighted)?;
-        if let Some(i) = rms.iter().position(|r| !r.is_finite()) {
-            let why =
-                format!("the prior's answer is not finite (step {step}, sample {i}, timestep {})", t[i]);
-            return Err(Error::NotFinite(why));
-        }
+        finite(&rms, t, step)?;
         let limit = self.config.max_gradient_rms.unwrap_or(f64::INFINITY);
         let factor = |r: &mut f64| {
             let clip = if *r > limit { limit / *r } else { 1.0 };
@@ -211,6 +220,17 @@ impl Sds {
             clip / t.len() as f64
         };
         Ok((rms.iter_mut().map(factor).collect(), rms))
+    }
+}
+
+/// An answer that is no number must not be learned from.
+fn finite(rms: &[f64], t: &[f32], step: u32) -> Result<()> {
+    match rms.iter().position(|r| !r.is_finite()) {
+        None => Ok(()),
+        Some(i) => Err(Error::NotFinite(format!(
+            "the prior's answer is not finite (step {step}, sample {i}, timestep {})",
+            t[i]
+        ))),
     }
 }
 

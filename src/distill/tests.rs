@@ -181,3 +181,39 @@ fn settings_survive_toml() {
     assert_eq!(again, config);
     assert!(toml::from_str::<SdsConfig>("guidance = 3.0").is_err());
 }
+
+#[test]
+fn score_debiasing_bounds_each_number_more_loosely_as_the_run_goes_on() {
+    let (z, prior) = (start(64), schedule());
+    let model = Mixture::gaussian(&prior, 0.4, 0.6);
+    let gradient = |clip, progress| {
+        let config = SdsConfig { clip, ..fixed(0.5, Weighting::One) };
+        let got = Sds::new(schedule(), config).unwrap().gradient(&z, &model, 3, progress, 1).unwrap();
+        let batch = z.dim(0).unwrap() as f64;
+        values(&(got.gradient * batch).unwrap())
+    };
+    let full = gradient(None, 0.25);
+    let mut bounds = full.iter().map(|v| v.abs()).collect::<Vec<_>>();
+    bounds.sort_by(f64::total_cmp);
+    let (low, high) = (bounds[bounds.len() / 4], bounds[bounds.len() * 3 / 4]);
+    for progress in [0.0, 0.25, 1.0] {
+        let bound = low + (high - low) * progress;
+        let got = gradient(Some([low, high]), progress);
+        let beyond = full.iter().filter(|v| v.abs() > bound).count();
+        assert!(beyond > 0 && beyond < full.len());
+        for (full, got) in full.iter().zip(got) {
+            assert!((full.clamp(-bound, bound) - got).abs() < 1e-9 * bound, "{full} {got} {bound}");
+        }
+    }
+    struct Broken;
+    impl NoisePredictor for Broken {
+        fn predict(&self, x_t: &Tensor, _: &[f32]) -> Result<Tensor> {
+            Ok((x_t / 0.0)?)
+        }
+    }
+    let config = SdsConfig { clip: Some([1.0, 2.0]), ..SdsConfig::default() };
+    let sds = Sds::new(schedule(), config).unwrap();
+    assert!(sds.gradient(&z, &Broken, 0, 0.0, 0).unwrap_err().is_not_finite(), "not hidden by the bound");
+    let config = SdsConfig { clip: Some([0.0, 1.0]), ..SdsConfig::default() };
+    assert!(Sds::new(schedule(), config).unwrap_err().is_usage());
+}

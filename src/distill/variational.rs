@@ -27,6 +27,6 @@ impl Sds {
         let eps = pretrained.predict(&noised.x_t, &noised.t)?.detach();
         let own = particles.predict(&noised.x_t, &noised.t)?.detach();
         let x0 = self.schedule().sample_from_epsilon(&eps, &noised.x_t, &noised.t)?;
-        self.weighted(&(eps - own)?, noised, x0, at.step)
+        self.weighted(&(eps - own)?, noised, x0, at)
     }
 }

@@ -11,6 +11,7 @@ pub mod consistency;
 pub mod contrast;
 pub mod encoder;
 pub mod files;
+pub mod methods;
 pub mod pictures;
 pub mod r_precision;
 #[cfg(test)]

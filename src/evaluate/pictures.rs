@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::render::backdrop::background_color;
 use crate::render::camera::Camera;
 use crate::render::light::Lighting;
-use crate::render::raster::{Instance, PreparedAsset, render_scene};
+use crate::render::raster::{Frame, Instance, PreparedAsset, render_scene};
 use crate::train::data::{DISTANCE, Dataset, FOV_Y, LARGEST_SIDE, Sample};
 
 /// Degrees above the horizon from which assets are seen.
@@ -19,10 +19,15 @@ const ELEVATION: f32 = 15.0;
 /// Samples across a pixel.
 const SUPERSAMPLE: u32 = 4;
 
-/// Pictures of an asset at `count` equal steps of azimuth, the first from the front, as the training
+/// [`frames`] as pictures.
+pub fn views(asset: &Asset, count: u32, size: u32) -> Vec<RgbImage> {
+    frames(asset, count, size).iter().map(Frame::to_srgb8).collect()
+}
+
+/// An asset seen from `count` equal steps of azimuth, the first from the front, as the training
 /// pictures show things: bounds centred, the largest side of the same length, same distance and field of
 /// view; studio light, a light grey behind.
-pub fn views(asset: &Asset, count: u32, size: u32) -> Vec<RgbImage> {
+pub fn frames(asset: &Asset, count: u32, size: u32) -> Vec<Frame> {
     let (low, high) = asset.bounds().unwrap_or_default();
     let extent = (high - low).max_element().max(f32::MIN_POSITIVE);
     let fit =
@@ -33,7 +38,7 @@ pub fn views(asset: &Asset, count: u32, size: u32) -> Vec<RgbImage> {
     let view = |i: u32| {
         let azimuth = 360.0 * i as f32 / count as f32;
         let camera = Camera::orbit(azimuth, ELEVATION, DISTANCE, Vec3::ZERO, FOV_Y.to_radians(), size);
-        render_scene(&[Instance::new(&prepared, fit)], &camera, &light, background, SUPERSAMPLE).to_srgb8()
+        render_scene(&[Instance::new(&prepared, fit)], &camera, &light, background, SUPERSAMPLE)
     };
     (0..count).into_par_iter().map(view).collect()
 }

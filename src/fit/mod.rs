@@ -93,6 +93,12 @@ pub fn run_on(
     let mut run = optimize::Run::new(job, &scene, device, cancel)?;
     let first = begin(job, &scene, &mut run, &mut reporter)?;
     asset::replace(&job.folder.file("config.toml"), job.config.to_toml()?.as_bytes())?;
+    reporter.emit(&Event::Started {
+        what: job.pictures.display().to_string(),
+        device: device.name(),
+        steps: job.config.optim.steps,
+        seed: job.config.seed,
+    });
     reporter.emit(&Event::StageStarted { stage: Stage::Optimize });
     run.optimize(first, &mut timings, &mut reporter)?;
     let (asset, mesh) = product(job, &scene, &run, cancel, &mut timings, &mut reporter)?;
@@ -110,6 +116,7 @@ pub fn run_on(
         run_folder: job.folder.path().to_owned(),
         mesh,
         bytes: std::fs::metadata(path).map_err(|e| Error::io(path, e))?.len(),
+        peak_memory: memory::peak(),
         seconds: start.elapsed().as_secs_f64(),
         timings: timings.into_vec(),
     };
@@ -153,6 +160,7 @@ fn begin(
         return Ok(checkpoint.step);
     }
     Checkpoint::remove_all(&job.folder)?;
+    job.folder.forget_previews();
     reporter.clear_log()?;
     if job.resume {
         reporter.emit(&Event::warning("there is no checkpoint to resume; starting from the beginning"));

@@ -3,20 +3,24 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
+use image::imageops;
+
 use super::rays::{self, Target};
 use super::{Job, Scene, compare};
 use crate::config::Config;
 use crate::field::AdamConfig;
 use crate::generate::checkpoint::Checkpoint;
 use crate::generate::event::{Event, FitStep};
+use crate::generate::history::Due;
+use crate::generate::optimize::norm;
 use crate::generate::penalty::{self, Penalty};
 use crate::generate::picture::transfer;
 use crate::generate::reporter::Reporter;
 use crate::generate::timing::Timings;
-use crate::generate::{pace, preview};
+use crate::generate::{memory, pace};
 use crate::gpu::backend::Device;
 use crate::render::volume::{Background, Mode, RenderOptions, VolumeRenderer};
-use crate::{Error, Result, asset};
+use crate::{Error, Result};
 
 /// Rays a step.
 pub(super) fn rays(config: &Config) -> u32 {
@@ -64,9 +68,7 @@ impl<'a> Run<'a> {
             let report = self.step(step, timings)?;
             reporter.emit(&Event::FitStep(report));
             let done = step + 1;
-            if output.preview_every > 0 && (done.is_multiple_of(output.preview_every) || done == steps) {
-                self.preview(step, timings, reporter);
-            }
+            self.show(done, timings, reporter);
             if output.checkpoint_every > 0 && done.is_multiple_of(output.checkpoint_every) && done < steps {
                 let saved = self.checkpoint(done, timings, reporter);
                 reporter.survive(saved);
@@ -117,21 +119,29 @@ impl<'a> Run<'a> {
             psnr: compare::psnr(error) as f32,
             opacity,
             regularizer: penalty.value as f32,
+            terms: penalty.named(),
+            gradient: norm(&gradient),
             learning_rate: adam.lr_grid,
             seconds: start.elapsed().as_secs_f64(),
+            memory: memory::held(),
         })
     }
 
-    fn preview(&mut self, step: u32, timings: &mut Timings, reporter: &mut Reporter<'_, '_>) {
+    /// The preview, and a row of the history (the field's pictures alone), when they are due.
+    fn show(&mut self, done: u32, timings: &mut Timings, reporter: &mut Reporter<'_, '_>) {
+        let due = Due::after(done, &self.job.config);
+        if !due.any() {
+            return;
+        }
         let size = self.job.config.output.preview_size;
         let written = timings.time("optimize.preview", || {
-            let picture = compare::preview(self.scene, &mut self.renderer, step, size)?;
-            let path = self.job.folder.file("preview.png");
-            asset::replace(&path, &preview::png(&picture)?)?;
-            Ok(path)
+            let picture = compare::preview(self.scene, &mut self.renderer, done - 1, size)?;
+            let (w, h) = picture.dimensions();
+            let field = imageops::crop_imm(&picture, 0, h / 2, w, h - h / 2).to_image();
+            due.write(&self.job.folder, &picture, &field)
         });
         match written {
-            Ok(path) => reporter.emit(&Event::Preview { path }),
+            Ok(paths) => paths.into_iter().for_each(|path| reporter.emit(&Event::Preview { path })),
             Err(e) => reporter.survive(Err(e)),
         }
     }

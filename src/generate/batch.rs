@@ -238,6 +238,7 @@ mod tests {
             run_folder,
             mesh,
             bytes: 1,
+            peak_memory: 0,
             seconds: 1.0,
             timings: Vec::new(),
             others: Vec::new(),

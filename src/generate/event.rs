@@ -84,10 +84,16 @@ pub struct FitStep {
     pub opacity: f32,
     /// Sum of the weighted regularisers.
     pub regularizer: f32,
+    /// Each of them, weighted.
+    pub terms: BTreeMap<&'static str, f32>,
+    /// Norm of the gradient by the rays' colours, regularisers left out.
+    pub gradient: f32,
     /// Learning rate of this step.
     pub learning_rate: f32,
     /// Wall time of this step in seconds.
     pub seconds: f64,
+    /// Memory of the process in bytes; 0 where the system does not tell.
+    pub memory: u64,
 }
 
 /// How well a product of `gen3d fit` agrees with its pictures.
@@ -119,6 +125,8 @@ pub struct Summary {
     pub bytes: u64,
     /// Wall time of this process's part of the run in seconds.
     pub seconds: f64,
+    /// The most memory the process held, in bytes; 0 where the system does not tell.
+    pub peak_memory: u64,
     /// The other particles' assets.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub others: Vec<PathBuf>,
@@ -136,6 +144,26 @@ pub enum Event {
         name: String,
         /// Why this one.
         reason: String,
+    },
+    /// The run's folder is there and its log begins, or goes on.
+    Started {
+        /// The prompt, or the folder of pictures.
+        what: String,
+        /// Name of the device.
+        device: String,
+        /// Steps in all.
+        steps: u32,
+        /// Seed of the random numbers.
+        seed: u64,
+    },
+    /// What the run will take, estimated before it takes it; in bytes.
+    Memory {
+        /// Fields, renderer and mesher, on the device that renders.
+        field: u64,
+        /// Weights and work of the prior, where its networks run.
+        prior: u64,
+        /// Main memory that is free; nothing where the system does not tell.
+        available: Option<u64>,
     },
     /// A stage begins.
     StageStarted {

@@ -82,6 +82,14 @@ impl RunFolder {
         self.folder.join(name)
     }
 
+    /// Removes an earlier run's pictures of its field: a run that begins anew has none yet.
+    pub(crate) fn forget_previews(&self) {
+        for name in ["preview.png", "history.png"] {
+            // What is not there, or cannot be removed, will be replaced.
+            let _ = fs::remove_file(self.file(name));
+        }
+    }
+
     /// Creates the folder.
     ///
     /// # Errors

@@ -8,12 +8,14 @@ use candle_core::{Device, Tensor, Var};
 use super::checkpoint::State;
 use super::guide::{Guidance, Guide, Views};
 use super::linear::Linear;
+use super::memory::Need;
 use super::timing::Timings;
 use super::words::Words;
 use crate::config::{Config, Latents, Method};
 use crate::distill::{At, Estimator, Intervals, Sds, SdsGradient, image};
 use crate::prior::Prior;
 use crate::prior::files::Folder;
+use crate::prior::vae::Encoded;
 use crate::render::camera::Camera;
 use crate::sample::guidance::{self, Guided};
 use crate::sample::{NoisePredictor, UnetPredictor};
@@ -33,6 +35,26 @@ pub(super) struct LatentGuide {
     linear: Option<Linear>,
     /// ε_φ, for VSD.
     estimator: Option<Estimator>,
+    /// The encoder's tape is computed again and not kept.
+    recompute: bool,
+}
+
+/// Latents of pictures, and the way back to these.
+enum Latent {
+    /// On the tape.
+    Tape(Tensor),
+    /// To be computed again.
+    Saved(Encoded),
+}
+
+impl Latent {
+    /// Without their history.
+    fn values(&self) -> Tensor {
+        match self {
+            Self::Tape(z) => z.detach(),
+            Self::Saved(encoded) => encoded.latents().clone(),
+        }
+    }
 }
 
 impl LatentGuide {
@@ -40,9 +62,9 @@ impl LatentGuide {
     ///
     /// # Errors
     /// Unknown prior, damaged weights, a picture size or a method that the prior cannot take.
-    pub(super) fn load(config: &Config, prompt: &str) -> Result<Self> {
+    pub(super) fn load(config: &Config, prompt: &str, folder: &Folder, need: Need) -> Result<Self> {
         let device = crate::prior::device(&config.device)?;
-        let prior = Prior::load(&config.prior, &device)?;
+        let prior = Prior::from_folder(folder, &config.prior, &device)?;
         if prior.unet.config.latent_channels() != prior.vae.latent_channels() {
             return Err(Error::invalid(
                 "--prior",
@@ -68,7 +90,7 @@ impl LatentGuide {
             ..guidance::Guidance::scale(config.sds.guidance_scale)
         };
         let estimator = match config.method {
-            Method::Vsd => Some(estimator(&prior, config, &words)?),
+            Method::Vsd => Some(estimator(&prior, config, &words)?.recomputing(need.recompute_estimate)),
             _ => None,
         };
         let linear = match config.sds.latents {
@@ -76,7 +98,8 @@ impl LatentGuide {
             Latents::Encoder => None,
         };
         let sds = Sds::new(prior.schedule.clone(), config.sds.loss())?;
-        Ok(Self { sds, guidance, words, linear, estimator, prior, config: config.clone() })
+        let (config, recompute) = (config.clone(), need.recompute_encoder);
+        Ok(Self { sds, guidance, words, linear, estimator, prior, config, recompute })
     }
 
     /// Words of the prompt that the prior has not learned ([`Prior::strangers`]).
@@ -94,11 +117,35 @@ impl LatentGuide {
         self.prior.vae.factor() as u32
     }
 
-    /// Latents of pictures, on the tape.
-    fn encode(&self, shown: &Tensor, timings: &mut Timings) -> Result<Tensor> {
-        match &self.linear {
-            Some(linear) => linear.latents(shown),
-            None => timings.time("optimize.encode", || self.prior.vae.encode_mean(shown)),
+    /// Latents of pictures.
+    fn encode(&self, shown: &Tensor, timings: &mut Timings) -> Result<Latent> {
+        if let Some(linear) = &self.linear {
+            return linear.latents(shown).map(Latent::Tape);
+        }
+        timings.time("optimize.encode", || {
+            if self.recompute
+                && let Some(encoded) = self.prior.vae.encode_saving(shown)?
+            {
+                return Ok(Latent::Saved(encoded));
+            }
+            self.prior.vae.encode_mean(shown).map(Latent::Tape)
+        })
+    }
+
+    /// ∂L/∂pixels of latents of `shown`, which are `pixels` at another size or themselves.
+    fn decode_gradient(
+        &self,
+        latent: Latent,
+        gradient: &Tensor,
+        shown: &Tensor,
+        pixels: &Var,
+    ) -> Result<Vec<f32>> {
+        match latent {
+            Latent::Tape(z) => pull_back(&z, gradient, pixels),
+            Latent::Saved(encoded) => {
+                let by_shown = self.prior.vae.pull_back(encoded, gradient)?;
+                through_size(&by_shown, shown, pixels)
+            }
         }
     }
 
@@ -146,7 +193,8 @@ impl LatentGuide {
 }
 
 fn estimator(prior: &Prior, config: &Config, words: &Words) -> Result<Estimator> {
-    let (weights, _) = Folder::named(&config.prior)?.tensors("unet")?;
+    // The same memory: only the adapters are new.
+    let weights = prior.unet_tensors.clone();
     let (unet, schedule) = (prior.unet.config.clone(), prior.schedule.clone());
     let place = (&prior.device, config.seed);
     Estimator::new(unet, weights, schedule, words.plain().clone(), config.vsd.estimator(), place)
@@ -165,17 +213,15 @@ impl Guide for LatentGuide {
             size => size,
         };
         let shown = resized(pixels.as_tensor(), size)?;
-        let z = self.encode(&shown, timings)?;
+        let latent = self.encode(&shown, timings)?;
+        let z = latent.values();
         let cameras = embeddings(views.cameras, &self.prior.device)?;
         let loss = timings.time("optimize.unet", || self.loss(&z, views, &cameras))?;
-        let mut gradient =
-            timings.time("optimize.encode_backward", || pull_back(&z, &loss.gradient, &pixels))?;
+        let mut gradient = timings.time("optimize.encode_backward", || {
+            self.decode_gradient(latent, &loss.gradient, &shown, &pixels)
+        })?;
         if let Some(more) = self.on_pictures(&shown, &loss, timings)? {
-            let more = if size == views.size {
-                more.flatten_all()?.to_vec1::<f32>()?
-            } else {
-                pull_back(&shown, &more, &pixels)?
-            };
+            let more = through_size(&more, &shown, &pixels)?;
             gradient.iter_mut().zip(more).for_each(|(g, m)| *g += m);
         }
         let mut learned = 0.0;
@@ -231,6 +277,14 @@ fn embeddings(cameras: &[Camera], device: &Device) -> Result<Tensor> {
     Ok(Tensor::from_vec(numbers, (cameras.len(), 16), device)?)
 }
 
+/// ∂L/∂pixels from the gradient by `shown`, which are `pixels` at another size or themselves.
+fn through_size(gradient: &Tensor, shown: &Tensor, pixels: &Var) -> Result<Vec<f32>> {
+    if shown.dims() == pixels.dims() {
+        return Ok(gradient.flatten_all()?.to_vec1()?);
+    }
+    pull_back(shown, gradient, pixels)
+}
+
 /// ∂L/∂pixels from ∂L/∂z: the tape of `Σ z · g` with `g` held constant.
 fn pull_back(z: &Tensor, gradient: &Tensor, pixels: &Var) -> Result<Vec<f32>> {
     let grads = (z * gradient.detach())?.sum_all()?.backward()?;
@@ -243,7 +297,9 @@ fn pull_back(z: &Tensor, gradient: &Tensor, pixels: &Var) -> Result<Vec<f32>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Recompute;
     use crate::generate::rig;
+    use crate::prior::footprint::Footprint;
 
     #[test]
     fn pull_back_is_the_vector_jacobian_product() {
@@ -272,6 +328,27 @@ mod tests {
         assert!((sum(&up, &g) - sum(x.as_tensor(), &by_x)).abs() < 1e-2);
     }
 
+    #[test]
+    fn recomputing_changes_no_bit_of_the_gradient() {
+        let gradient = |recompute, prior_size| {
+            let mut config = Config { device: "cpu".into(), ..Config::default() };
+            (config.camera.views, config.sds.recompute, config.sds.prior_size) = (2, recompute, prior_size);
+            let folder = Folder::embedded().unwrap();
+            let need = Need::of(&config, &Footprint::of(&folder).unwrap());
+            let mut guide = LatentGuide::load(&config, "a red apple", &folder, need).unwrap();
+            let pixels: Vec<f32> = (0..2 * 3 * 32 * 32).map(|i| (i as f32 * 0.37).sin()).collect();
+            let cameras = rig::cameras(&config, 0);
+            let views =
+                Views { pixels: &pixels, size: 32, cameras: &cameras, step: 0, progress: 0.0, seed: 3 };
+            guide.guide(&views, &mut Timings::default()).unwrap().gradient
+        };
+        for prior_size in [0, 64] {
+            let kept = gradient(Recompute::Never, prior_size);
+            assert!(kept.iter().any(|g| *g != 0.0));
+            assert_eq!(kept, gradient(Recompute::Always, prior_size), "{prior_size}");
+        }
+    }
+
     /// Two steps of a method with the embedded prior; what was evaluated: samples through the prior's
     /// U-Net and the estimate's, calls of encoder and decoder.
     fn costs(method: Method, change: impl FnOnce(&mut Config)) -> (u64, u64, u32, u32) {
@@ -279,7 +356,9 @@ mod tests {
         config.device = "cpu".into();
         config.camera.views = 2;
         change(&mut config);
-        let mut guide = LatentGuide::load(&config, "a red apple").unwrap();
+        let folder = Folder::embedded().unwrap();
+        let need = Need::of(&config, &Footprint::of(&folder).unwrap());
+        let mut guide = LatentGuide::load(&config, "a red apple", &folder, need).unwrap();
         let mut timings = Timings::default();
         for step in 0..2 {
             let cameras = rig::cameras(&config, step);
@@ -309,6 +388,9 @@ mod tests {
         // The estimate once to be compared with and once to learn, without a second branch.
         assert_eq!(costs(Method::Vsd, |_| {}), (8, 8, 2, 0));
         assert_eq!(costs(Method::Sds, |c| c.sds.image_weight = 0.1), (8, 0, 2, 2));
+        // Tapes computed again cost no further evaluation of a whole prediction.
+        let again = |c: &mut Config| c.sds.recompute = Recompute::Always;
+        assert_eq!(costs(Method::Vsd, again), (8, 8, 2, 0));
         let linear = |c: &mut Config| (c.sds.latents, c.camera.size) = (Latents::Linear, 16);
         assert_eq!(costs(Method::Sds, linear), (8, 0, 0, 0));
     }

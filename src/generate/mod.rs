@@ -8,6 +8,8 @@ use std::time::Instant;
 
 use crate::config::{Config, Latents};
 use crate::gpu::backend::Device;
+use crate::prior::files::Folder;
+use crate::prior::footprint::Footprint;
 use crate::{Result, asset};
 
 pub mod batch;
@@ -16,10 +18,11 @@ pub mod event;
 pub mod folder;
 pub mod guide;
 mod health;
+pub(crate) mod history;
 mod latent;
 mod linear;
 pub(crate) mod memory;
-mod optimize;
+pub(crate) mod optimize;
 pub(crate) mod pace;
 pub(crate) mod penalty;
 pub(crate) mod picture;
@@ -30,12 +33,14 @@ pub(crate) mod reporter;
 mod resume;
 mod rig;
 mod shade;
+mod sketch;
 pub mod timing;
 mod words;
 
 use event::{Event, Listener, Stage, Summary};
 use folder::RunFolder;
 use guide::Guide;
+use memory::Need;
 use reporter::Reporter;
 use timing::Timings;
 
@@ -58,12 +63,18 @@ pub struct Job {
 /// Unknown prior or device, not enough memory, a damaged file, a full disk, an optimisation that
 /// diverged; [`crate::Error::Interrupted`] when `cancel` became true and a checkpoint was saved.
 pub fn run(job: &Job, cancel: &AtomicBool, listener: &mut Listener<'_>) -> Result<Summary> {
-    memory::check(&job.config)?;
+    sketch::check(&job.config.sketch)?;
+    let prior = Folder::named(&job.config.prior)?;
+    let need = Need::of(&job.config, &Footprint::of(&prior)?);
+    memory::require(need.total())?;
     let (device, choice) = crate::gpu::open(&job.config.device.parse()?)?;
     listener(&Event::Device { name: device.name(), reason: choice.reason });
+    listener(&Event::Memory { field: need.field, prior: need.prior, available: memory::available() });
     let mut timings = Timings::default();
     listener(&Event::StageStarted { stage: Stage::Prior });
-    let mut guide = timings.time("prior.load", || latent::LatentGuide::load(&job.config, &job.prompt))?;
+    let load = || latent::LatentGuide::load(&job.config, &job.prompt, &prior, need);
+    let mut guide = timings.time("prior.load", load)?;
+    drop(prior);
     for warning in warnings(job, &guide) {
         listener(&warning);
     }
@@ -89,6 +100,12 @@ pub fn run_with(
     let mut run = optimize::Run::new(job, device, guide, cancel)?;
     let first = resume::begin(job, &mut run, &mut reporter)?;
     asset::replace(&job.folder.file("config.toml"), job.config.to_toml()?.as_bytes())?;
+    reporter.emit(&Event::Started {
+        what: job.prompt.clone(),
+        device: device.name(),
+        steps: job.config.optim.steps,
+        seed: job.config.seed,
+    });
     reporter.emit(&Event::StageStarted { stage: Stage::Optimize });
     run.optimize(first, &mut timings, &mut reporter)?;
     let finished = product::make(&run, cancel, &mut timings, &mut reporter)?;
@@ -98,6 +115,7 @@ pub fn run_with(
         mesh: finished.mesh,
         others: finished.others,
         bytes: finished.bytes,
+        peak_memory: memory::peak(),
         seconds: before + start.elapsed().as_secs_f64(),
         timings: timings.into_vec(),
     };

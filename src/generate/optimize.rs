@@ -7,9 +7,11 @@ use super::checkpoint::{Checkpoint, State};
 use super::event::{Event, StepReport};
 use super::guide::{Guidance, Guide, Views};
 use super::health::{self, Health, Ill};
+use super::history::Due;
 use super::penalty::{self, Penalty};
 use super::reporter::Reporter;
 use super::shade::{self, Shading};
+use super::sketch::Sketch;
 use super::timing::Timings;
 use super::{Job, memory, pace, picture, preview, rig};
 use crate::config::Config;
@@ -34,6 +36,7 @@ pub(super) struct Run<'a> {
     pub(super) health: Health,
     /// The job's, as this attempt needs it.
     config: Config,
+    sketch: Option<Sketch>,
 }
 
 impl<'a> Run<'a> {
@@ -45,7 +48,8 @@ impl<'a> Run<'a> {
     ) -> Result<Self> {
         let config = job.config.clone();
         let particles = particles(&config, device)?;
-        Ok(Self { job, device, guide, cancel, particles, health: Health::default(), config })
+        let sketch = Sketch::load(&config.sketch)?;
+        Ok(Self { job, device, guide, cancel, particles, health: Health::default(), config, sketch })
     }
 
     /// Steps `first` … to the end, with previews and checkpoints on the way and a checkpoint at the
@@ -73,9 +77,7 @@ impl<'a> Run<'a> {
                 continue;
             }
             step = done;
-            if due(done, output.preview_every) || (done == steps && output.preview_every > 0) {
-                self.preview(done - 1, timings, reporter);
-            }
+            self.show(done, timings, reporter);
             if due(done, output.checkpoint_every) && done < steps {
                 // A full disk now may have space again later; what was saved before is still there.
                 let saved = self.checkpoint(done, timings, reporter);
@@ -208,22 +210,40 @@ impl<'a> Run<'a> {
             ..report(&output, &guidance, &penalty, c.optim.steps)
         };
         sound(&report)?;
-        self.apply(particle, &penalty.gradient(&back.rgb), rate, timings)?;
+        let by_pixels = penalty.gradient(&back.rgb);
+        let sketched = self.apply((particle, step), &by_pixels, rate, timings)?;
         let renderer = &mut self.particles[particle];
         timings.time("optimize.occupancy", || renderer.update_occupancy(step))?;
-        Ok(StepReport { seconds: start.elapsed().as_secs_f64(), memory: memory::held(), ..report })
+        let mut report =
+            StepReport { seconds: start.elapsed().as_secs_f64(), memory: memory::held(), ..report };
+        if let Some(loss) = sketched {
+            report.terms.insert("sketch", loss as f32);
+            report.regularizer += loss as f32;
+        }
+        Ok(report)
     }
 
-    /// Back through the renderer, and Adam.
+    /// Back through the renderer, and Adam; the sketch's loss, if there is a sketch.
     fn apply(
         &mut self,
-        particle: usize,
+        (particle, step): (usize, u32),
         gradient: &RenderGrad<'_>,
         rate: f32,
         timings: &mut Timings,
-    ) -> Result<()> {
+    ) -> Result<Option<f64>> {
+        let seed = self.seed(particle);
         let renderer = &mut self.particles[particle];
         timings.time("optimize.backward", || renderer.backward(gradient))?;
+        let mut sketched = None;
+        if let Some(sketch) = &self.sketch {
+            let points = sketch.points(seed, step);
+            let loss = |density: &[f32]| {
+                let (value, gradient) = sketch.loss(&points, density);
+                sketched = Some(value);
+                gradient
+            };
+            timings.time("optimize.sketch", || renderer.density_backward(&points, loss))?;
+        }
         let adam = &self.config.adam;
         let scaled = AdamConfig {
             lr_grid: adam.lr_grid * rate,
@@ -231,14 +251,20 @@ impl<'a> Run<'a> {
             lr_background: adam.lr_background * rate,
             ..*adam
         };
-        timings.time("optimize.adam", || renderer.step(&scaled))
+        timings.time("optimize.adam", || renderer.step(&scaled))?;
+        Ok(sketched)
     }
 
-    fn preview(&mut self, step: u32, timings: &mut Timings, reporter: &mut Reporter<'_, '_>) {
+    /// The preview, and a row of the history, when they are due.
+    fn show(&mut self, done: u32, timings: &mut Timings, reporter: &mut Reporter<'_, '_>) {
+        let due = Due::after(done, &self.job.config);
+        if !due.any() {
+            return;
+        }
         let renderer = &mut self.particles[0];
-        let written = timings.time("optimize.preview", || preview::write(self.job, renderer, step));
+        let written = timings.time("optimize.preview", || preview::write(self.job, renderer, done, due));
         match written {
-            Ok(path) => reporter.emit(&Event::Preview { path }),
+            Ok(paths) => paths.into_iter().for_each(|path| reporter.emit(&Event::Preview { path })),
             Err(e) => reporter.survive(Err(e)),
         }
     }
@@ -305,7 +331,6 @@ fn particles(config: &Config, device: &Device) -> Result<Vec<VolumeRenderer>> {
 /// What a step shows of itself, but for its number, rate and time.
 fn report(output: &RenderOutput, guidance: &Guidance, penalty: &Penalty, steps: u32) -> StepReport {
     let hazy = output.opacity.iter().filter(|o| (0.1..=0.9).contains(*o)).count();
-    let norm = guidance.gradient.iter().map(|g| f64::from(*g).powi(2)).sum::<f64>().sqrt();
     StepReport {
         step: 0,
         steps,
@@ -314,13 +339,18 @@ fn report(output: &RenderOutput, guidance: &Guidance, penalty: &Penalty, steps: 
         opacity: mean(&output.opacity),
         haze: hazy as f32 / output.opacity.len().max(1) as f32,
         regularizer: penalty.value as f32,
-        terms: penalty.terms.iter().map(|(name, value)| (*name, *value as f32)).collect(),
-        gradient: norm as f32,
+        terms: penalty.named(),
+        gradient: norm(&guidance.gradient),
         learned: guidance.learned,
         learning_rate: 0.0,
         seconds: 0.0,
         memory: 0,
     }
+}
+
+/// The Euclidean norm.
+pub(crate) fn norm(x: &[f32]) -> f32 {
+    x.iter().map(|g| f64::from(*g).powi(2)).sum::<f64>().sqrt() as f32
 }
 
 /// Every `every` steps; never for 0.

@@ -1,5 +1,7 @@
 //! The regularisers' share of the gradient by a render.
 
+use std::collections::BTreeMap;
+
 use crate::config::RegularizeConfig;
 use crate::distill::regularize::{Scalar, Term, normal_smoothness, opaque, sparsity, z_variance};
 use crate::render::volume::{RenderGrad, RenderOutput};
@@ -10,7 +12,7 @@ pub(crate) struct Penalty {
     /// Weighted sum.
     pub(crate) value: f64,
     /// The weighted terms that are not zero.
-    pub(super) terms: Vec<(&'static str, f64)>,
+    terms: Vec<(&'static str, f64)>,
     opacity: Vec<f32>,
     z_variance: Vec<f32>,
     normal: Vec<f32>,
@@ -45,6 +47,11 @@ impl Penalty {
         p.value = terms.iter().map(|(_, value)| value).sum();
         p.terms = terms.into_iter().filter(|(_, value)| *value != 0.0).collect();
         p
+    }
+
+    /// The weighted terms by name.
+    pub(crate) fn named(&self) -> BTreeMap<&'static str, f32> {
+        self.terms.iter().map(|(name, value)| (*name, *value as f32)).collect()
     }
 
     /// Adds what comes back from shading; `opacity` and `normal` may be empty.

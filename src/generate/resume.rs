@@ -23,6 +23,7 @@ pub(super) fn begin(job: &Job, run: &mut Run<'_>, reporter: &mut Reporter<'_, '_
     }
     let replaced = replaces(job);
     Checkpoint::remove_all(&job.folder)?;
+    job.folder.forget_previews();
     reporter.clear_log()?;
     if job.resume {
         reporter.emit(&Event::warning("there is no checkpoint to resume; starting from the beginning"));

@@ -1,6 +1,7 @@
 //! What the prior is told in words: the prompt, its variants by view, and what to push away from.
 
 use crate::config::{Config, Method};
+use crate::distill::debias::Vocabulary;
 use crate::distill::view::{PerpNeg, View, ViewPrompts};
 use crate::prior::Prior;
 use crate::prior::conditioning::Conditioning;
@@ -37,6 +38,10 @@ impl Words {
     /// Texts that cannot be encoded; Perp-Neg for a prior that is told the camera.
     pub(super) fn encode(prior: &Prior, config: &Config, prompt: &str) -> Result<Self> {
         let told = prior.is_camera_conditioned();
+        if told && config.sds.debias_prompt {
+            return Err(Error::invalid("sds.debias_prompt", "this prior is told the camera itself")
+                .hint("words contradict views only where views are told by words, as to Stable Diffusion"));
+        }
         if told && config.sds.perp_neg {
             return Err(Error::invalid("sds.perp_neg", "this prior is told the camera itself")
                 .hint("Perp-Neg helps priors that know views by words only, such as Stable Diffusion"));
@@ -47,7 +52,12 @@ impl Words {
         let mut texts = vec![if noise_free { String::new() } else { negative.to_owned() }, prompt.to_owned()];
         if !told {
             let words = ViewPrompts::default();
-            texts.extend(View::ALL.iter().map(|v| words.prompt(prompt, *v)));
+            let vocabulary = Vocabulary::with(&config.sds.view_words)?;
+            let seen = |view| match config.sds.debias_prompt {
+                true => vocabulary.without_contradictions(prompt, view),
+                false => prompt.to_owned(),
+            };
+            texts.extend(View::ALL.iter().map(|v| words.prompt(&seen(*v), *v)));
         }
         if noise_free {
             texts.push(if negative.is_empty() { UNREAL } else { negative }.to_owned());

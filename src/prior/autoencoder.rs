@@ -4,7 +4,7 @@ use candle_core::Tensor;
 use serde_json::Value;
 
 use super::autoencoder_tiny::TinyVae;
-use super::vae::Vae;
+use super::vae::{Encoded, Vae};
 use super::weights::Weights;
 use crate::error::{Error, Result};
 
@@ -64,6 +64,29 @@ impl Autoencoder {
         match self {
             Self::Kl(vae) => vae.encode_mean(x),
             Self::Tiny(vae) => Ok((vae.encode(x)? * vae.config.scaling_factor)?),
+        }
+    }
+
+    /// As [`Autoencoder::encode_mean`], without a tape but ready for [`Autoencoder::pull_back`], which computes
+    /// what it needs again; nothing for an autoencoder whose tape is small anyway.
+    ///
+    /// # Errors
+    /// As [`Autoencoder::encode_mean`].
+    pub fn encode_saving(&self, x: &Tensor) -> Result<Option<Encoded>> {
+        match self {
+            Self::Kl(vae) => vae.encode_saving(x).map(Some),
+            Self::Tiny(_) => Ok(None),
+        }
+    }
+
+    /// ∂L/∂pictures from ∂L/∂latents.
+    ///
+    /// # Errors
+    /// If `encoded` is of another autoencoder.
+    pub fn pull_back(&self, encoded: Encoded, gradient: &Tensor) -> Result<Tensor> {
+        match self {
+            Self::Kl(vae) => vae.pull_back(encoded, gradient),
+            Self::Tiny(_) => Err(Error::Failed("these latents are of another autoencoder".into())),
         }
     }
 

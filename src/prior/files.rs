@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 
 pub use super::reading::parse_json;
 use super::reading::renamed;
-use super::tensor_file::{hash_file, parse_safetensors, read_safetensors, sha256};
+use super::tensor_file::{count, count_in, hash_file, parse_safetensors, read_safetensors, sha256};
 use super::{registry, single_config, single_file};
 use crate::error::{Error, Result};
 
@@ -172,6 +172,21 @@ impl Folder {
             });
         }
         Ok((renamed(all)?, self.path(&names[0])))
+    }
+
+    /// Numbers in the weights of a part.
+    ///
+    /// # Errors
+    /// If a file is missing or its header is damaged.
+    pub fn parameters(&self, part: &str) -> Result<u64> {
+        if let Self::Single(_) = self {
+            return Ok(self.tensors(part)?.0.values().map(|t| t.elem_count() as u64).sum());
+        }
+        let one = |name: &String| match self {
+            Self::Embedded(_) => count_in(&self.bytes(name)?, &self.path(name)),
+            _ => count(&self.path(name)),
+        };
+        self.weight_files(part)?.iter().map(one).sum()
     }
 
     /// True if there is such a part.

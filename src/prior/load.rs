@@ -1,8 +1,9 @@
 //! Loading of a prior from its folder, with adapters merged.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use candle_core::{DType, Device};
+use candle_core::{DType, Device, Tensor};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
@@ -84,11 +85,14 @@ fn assemble(folder: &Folder, name: &str, loras: &Loras, device: &Device) -> Resu
     }
     let index: Value = folder.config("model_index.json").unwrap_or_default();
     let zeros = index["force_zeros_for_empty_prompt"].as_bool().unwrap_or(true);
+    let adapted = Some((Part::Unet, &adapters[..]));
+    let (unet, unet_tensors) = network_and_tensors(folder, "unet", adapted, device, Unet::new)?;
     let prior = Prior {
         name: name.into(),
         digest: digest(folder, loras)?,
         text: TextEncoders { zeros_if_empty: zeros && all.len() > 1, all },
-        unet: network(folder, "unet", Some((Part::Unet, &adapters)), device, Unet::new)?,
+        unet,
+        unet_tensors,
         vae: network(folder, "vae", None, device, Autoencoder::new)?,
         device: device.clone(),
         schedule: schedule(folder)?,
@@ -138,6 +142,17 @@ pub(super) fn network<C: serde::de::DeserializeOwned, N>(
     device: &Device,
     build: impl FnOnce(C, &Weights) -> Result<N>,
 ) -> Result<N> {
+    Ok(network_and_tensors(folder, part, adapters, device, build)?.0)
+}
+
+/// As [`network`], with its tensors by name: another network of them takes no further memory.
+fn network_and_tensors<C: serde::de::DeserializeOwned, N>(
+    folder: &Folder,
+    part: &str,
+    adapters: Option<(Part, &[(Lora, f64)])>,
+    device: &Device,
+    build: impl FnOnce(C, &Weights) -> Result<N>,
+) -> Result<(N, HashMap<String, Tensor>)> {
     let config = folder.config(&format!("{part}/config.json"))?;
     let (mut tensors, path) = folder.tensors(part)?;
     if let Some((adapted, adapters)) = adapters {
@@ -146,7 +161,7 @@ pub(super) fn network<C: serde::de::DeserializeOwned, N>(
     let store = Store::loaded(tensors, DType::F32, false, device);
     let network = build(config, &store.root())?;
     store.finish(&path, |k| k.ends_with("position_ids"))?;
-    Ok(network)
+    Ok((network, store.given()))
 }
 
 fn schedule(folder: &Folder) -> Result<Schedule> {

@@ -8,6 +8,7 @@ pub mod autoencoder_tiny;
 pub mod conditioning;
 pub mod control;
 pub mod files;
+pub mod footprint;
 #[cfg(feature = "hub")]
 pub mod hub;
 pub mod layers;
@@ -31,7 +32,7 @@ pub mod vocabulary;
 pub mod weights;
 pub(crate) mod writing;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 use candle_core::{Device, Tensor};
 
@@ -53,6 +54,8 @@ pub struct Prior {
     pub text: TextEncoders,
     /// The noise predictor.
     pub unet: Unet,
+    /// Its tensors by name, for another network of the same weights (the same memory).
+    pub(crate) unet_tensors: HashMap<String, Tensor>,
     /// Pictures to latents and back.
     pub vae: Autoencoder,
     /// Where the networks run.

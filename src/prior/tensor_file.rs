@@ -34,6 +34,33 @@ pub fn parse_safetensors(bytes: &[u8], path: &Path) -> Result<HashMap<String, Te
     read(Cursor::new(bytes), bytes.len() as u64, path)
 }
 
+/// Numbers in a `.safetensors` file, told by its header.
+///
+/// # Errors
+/// As [`read_safetensors`].
+pub(super) fn count(path: &Path) -> Result<u64> {
+    let file = File::open(path).map_err(|e| Error::io(path, e))?;
+    let length = file.metadata().map_err(|e| Error::io(path, e))?.len();
+    counted(BufReader::new(file), length, path)
+}
+
+/// [`count`] from bytes.
+pub(super) fn count_in(bytes: &[u8], path: &Path) -> Result<u64> {
+    counted(Cursor::new(bytes), bytes.len() as u64, path)
+}
+
+fn counted<R: Read + Seek>(mut source: R, length: u64, path: &Path) -> Result<u64> {
+    refuse_pickle(&mut source, path)?;
+    let header = header(&mut source, length).map_err(|why| damaged(path, length, why))?;
+    let numbers = |name: &String| Some(header.info(name)?.shape.iter().product::<usize>() as u64);
+    Ok(header.offset_keys().iter().filter_map(numbers).sum())
+}
+
+fn damaged(path: &Path, length: u64, why: String) -> Error {
+    Error::file(path, format!("not a readable safetensors file ({length} bytes): {why}"))
+        .hint("the file is truncated or corrupt: fetch or train it again")
+}
+
 /// Writes tensors to `path` by a temporary file and a rename.
 ///
 /// # Errors
@@ -65,10 +92,7 @@ pub(super) fn sha256(path: &Path) -> Result<String> {
 
 fn read<R: Read + Seek>(mut source: R, length: u64, path: &Path) -> Result<HashMap<String, Tensor>> {
     refuse_pickle(&mut source, path)?;
-    let damaged = |why: String| {
-        Error::file(path, format!("not a readable safetensors file ({length} bytes): {why}"))
-            .hint("the file is truncated or corrupt: fetch or train it again")
-    };
+    let damaged = |why: String| damaged(path, length, why);
     let header = header(&mut source, length).map_err(damaged)?;
     let mut bytes = Vec::new();
     let mut tensors = HashMap::new();

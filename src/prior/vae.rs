@@ -9,6 +9,10 @@ use super::unet::PerBlock;
 use super::weights::{Init, Weights};
 use crate::error::{Error, Result};
 
+mod recompute;
+
+pub use recompute::Encoded;
+
 /// `vae/config.json`, the keys that decide the network.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct VaeConfig {
@@ -210,31 +214,53 @@ impl Vae {
         })
     }
 
-    /// The posterior of pictures `[B, 3, H, W]` in −1..1 (sRGB).
-    ///
-    /// # Errors
-    /// If the sides are no multiple of [`VaeConfig::factor`].
-    pub fn posterior(&self, x: &Tensor) -> Result<Posterior> {
+    fn check_size(&self, x: &Tensor) -> Result<()> {
         let (_, _, h, w) = x.dims4()?;
         let f = self.config.factor();
         if !h.is_multiple_of(f) || !w.is_multiple_of(f) {
             return Err(Error::invalid("picture size", format!("{w}×{h} is no multiple of {f}")));
         }
+        Ok(())
+    }
+
+    /// Parts of the encoder, one after the other: the first convolution, each residual block, each halving,
+    /// the bottom, the moments.
+    fn segments(&self) -> usize {
+        3 + self.encoder.down.iter().map(|(r, d)| r.len() + usize::from(d.is_some())).sum::<usize>()
+    }
+
+    /// What the part `index` of the encoder gives for what the one before it gave.
+    fn segment(&self, index: usize, x: &Tensor) -> Result<Tensor> {
         let e = &self.encoder;
-        let mut t = e.conv_in.forward(x)?;
+        let Some(mut i) = index.checked_sub(1) else { return e.conv_in.forward(x) };
         for (resnets, downsample) in &e.down {
-            for r in resnets {
-                t = r.forward(&t, None)?;
+            if let Some(resnet) = resnets.get(i) {
+                return resnet.forward(x, None);
             }
-            if let Some(conv) = downsample {
-                t = conv.forward(&t)?;
+            i -= resnets.len();
+            match downsample {
+                Some(conv) if i == 0 => return conv.forward(x),
+                Some(_) => i -= 1,
+                None => {}
             }
         }
-        let t = e.conv_out.forward(&e.norm_out.forward_silu(&e.mid.forward(&t)?)?)?;
-        let moments = match &self.quant {
-            Some(conv) => conv.forward(&t)?,
-            None => t,
-        };
+        if i == 0 {
+            return e.mid.forward(x);
+        }
+        let moments = e.conv_out.forward(&e.norm_out.forward_silu(x)?)?;
+        self.quant.as_ref().map_or(Ok(moments.clone()), |conv| conv.forward(&moments))
+    }
+
+    /// The posterior of pictures `[B, 3, H, W]` in −1..1 (sRGB).
+    ///
+    /// # Errors
+    /// If the sides are no multiple of [`VaeConfig::factor`].
+    pub fn posterior(&self, x: &Tensor) -> Result<Posterior> {
+        self.check_size(x)?;
+        let mut moments = x.clone();
+        for segment in 0..self.segments() {
+            moments = self.segment(segment, &moments)?;
+        }
         let mut halves = moments.chunk(2, 1)?.into_iter();
         let (Some(mean), Some(logvar)) = (halves.next(), halves.next()) else {
             return Err(Error::Failed("vae: moments".into()));

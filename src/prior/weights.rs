@@ -55,6 +55,8 @@ struct State {
     vars: BTreeMap<String, Var>,
     used: BTreeMap<String, Vec<usize>>,
     adapted: BTreeSet<String>,
+    /// What a frozen store gave out; handles, not copies.
+    given: HashMap<String, Tensor>,
     faults: Vec<String>,
 }
 
@@ -95,6 +97,11 @@ impl Store {
     /// The variables handed out so far (empty for frozen stores), by name.
     pub fn vars(&self) -> BTreeMap<String, Var> {
         self.state.lock().expect("no panic while held").vars.clone()
+    }
+
+    /// The frozen tensors handed out so far, by name, as they are used (the same memory).
+    pub fn given(&self) -> HashMap<String, Tensor> {
+        self.state.lock().expect("no panic while held").given.clone()
     }
 
     /// Names and shapes of the tensors that were asked for so far.
@@ -145,6 +152,7 @@ impl Store {
         let mut state = self.state.lock().expect("no panic while held");
         state.used.insert(name.clone(), shape.to_vec());
         if !self.trainable {
+            state.given.insert(name, tensor.clone());
             return Ok(tensor);
         }
         let var = Var::from_tensor(&tensor)?;

@@ -189,3 +189,22 @@ fn adapters_learn_and_nothing_else_moves() {
     let start = start.predict(&inputs).unwrap();
     assert!(off(&live, &plain) < 1e-5 && off(&live, &start) > 1e-3, "{}", off(&live, &plain));
 }
+
+#[test]
+fn the_encoders_gradient_without_a_tape_is_that_of_the_tape() {
+    for config in [vae_config(), VaeConfig { mid_block_add_attention: false, ..vae_config() }] {
+        let store = random_store(|s| Vae::new(config.clone(), &s.root()).map(drop), DType::F32, false);
+        let vae = Vae::new(config, &store.root()).unwrap();
+        let x = Var::from_tensor(&normal(&[2, 3, 16, 8], 0, DType::F32)).unwrap();
+        let z = vae.encode_mean(x.as_tensor()).unwrap();
+        let weight = normal(z.dims(), 3, DType::F32);
+        let grads = (&z * &weight).unwrap().sum_all().unwrap().backward().unwrap();
+        let encoded = vae.encode_saving(x.as_tensor()).unwrap();
+        let flat = |t: &Tensor| t.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        assert_eq!(flat(&z), flat(encoded.latents()));
+        assert!(!encoded.latents().track_op(), "a history would keep the tape");
+        let got = vae.pull_back(encoded, &weight).unwrap();
+        assert!(!got.track_op() && norm(&got) > 1e-3);
+        assert_eq!(flat(grads.get(&x).unwrap()), flat(&got), "the same operations in the same order");
+    }
+}

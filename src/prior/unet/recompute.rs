@@ -1,6 +1,8 @@
 //! Gradients in little memory: each block's inner results are computed again when they are needed
 //! (Chen et al. 2016, "Training Deep Nets with Sublinear Memory Cost").
 
+use std::sync::atomic::Ordering;
+
 use candle_core::backprop::GradStore;
 use candle_core::{Tensor, Var};
 
@@ -38,6 +40,7 @@ impl Unet {
         loss: impl FnOnce(&Tensor) -> Result<Tensor>,
     ) -> Result<Recomputed> {
         self.check(inputs)?;
+        self.evaluated.fetch_add(inputs.sample.dim(0)? as u64, Ordering::Relaxed);
         let down_residuals: Vec<Tensor> = inputs.down_residuals.iter().map(Tensor::detach).collect();
         let mid_residual = inputs.mid_residual.map(Tensor::detach);
         let inputs =

@@ -158,3 +158,65 @@ fn a_gradient_that_is_not_finite_is_refused() {
     assert!(go(grad_of(Channel::Normal, &[0.0; 150])).contains("normals"));
     assert!(renderer.backward(&RenderGrad::default()).is_err(), "the pass is used up");
 }
+
+#[test]
+fn gradient_of_a_loss_on_densities_at_points() {
+    for activation in [DensityActivation::Softplus, DensityActivation::TruncExp] {
+        let mut renderer = rough(activation);
+        let rng = Rng::new(2, Stream::Probe, 7);
+        let at = |i: u64| {
+            Vec3::new(
+                rng.range(3 * i, -0.9, 0.9),
+                rng.range(3 * i + 1, -0.9, 0.9),
+                rng.range(3 * i + 2, -0.9, 0.9),
+            )
+        };
+        let points: Vec<Vec3> = (0..70).map(at).collect();
+        let weights: Vec<f32> = (0..70).map(|i| rng.range(1000 + i, -1.0, 1.0)).collect();
+        renderer.render(&cameras(1, 2), Background::Solid(&COLORS[..1]), options(3, false)).unwrap();
+        let scene = Scene::of(&renderer);
+        let mut told = Vec::new();
+        renderer
+            .density_backward(&points, |density| {
+                told = density.to_vec();
+                weights.clone()
+            })
+            .unwrap();
+        let mut params = params(&renderer);
+        let densities = |params: &Params| -> Vec<f64> {
+            points.iter().map(|p| scene.density(params, p.as_dvec3())).collect()
+        };
+        for (want, got) in densities(&params).iter().zip(&told) {
+            assert!((want - f64::from(*got)).abs() < 1e-4 * (1.0 + want.abs()), "{want} {got}");
+        }
+        let loss = |params: &Params| -> f64 {
+            densities(params).iter().zip(&weights).map(|(d, w)| d * f64::from(*w)).sum()
+        };
+        let gradient = renderer.gradient().unwrap();
+        assert!(gradient[2].iter().all(|g| *g == 0.0), "the background has no density");
+        for group in 0..2 {
+            let scale = gradient[group].iter().fold(0f32, |a, g| a.max(g.abs()));
+            let mut order: Vec<usize> = (0..gradient[group].len()).collect();
+            order.sort_by(|&a, &b| gradient[group][b].abs().total_cmp(&gradient[group][a].abs()));
+            order.truncate(8);
+            for i in order {
+                let (kept, h) = (params[group][i], 1e-6);
+                params[group][i] = kept + h;
+                let above = loss(&params);
+                params[group][i] = kept - h;
+                let below = loss(&params);
+                params[group][i] = kept;
+                let want = (above - below) / (2.0 * h);
+                let error = (want - f64::from(gradient[group][i])).abs();
+                assert!(
+                    error < 2e-4 * f64::from(scale),
+                    "{activation:?} {group} {i}: {want} {}",
+                    gradient[group][i]
+                );
+            }
+        }
+        assert!(renderer.density_backward(&points, |_| vec![0.0]).is_err());
+        let nan = renderer.density_backward(&points, |d| vec![f32::NAN; d.len()]).unwrap_err();
+        assert!(nan.is_not_finite());
+    }
+}

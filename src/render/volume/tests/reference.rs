@@ -69,6 +69,11 @@ impl Scene {
     }
 
     /// One channel of the render, flat.
+    /// The field's density at a point.
+    pub(super) fn density(&self, params: &Params, position: DVec3) -> f64 {
+        field(&self.config, params, position).0
+    }
+
     pub(super) fn render(&self, params: &Params, channel: Channel) -> Vec<f64> {
         (0..self.offsets.len() - 1).flat_map(|r| self.ray(params, r, channel)).collect()
     }
