@@ -1,6 +1,7 @@
 //! `gen3d eval`: assets and priors before an independent judge.
 
 mod consistency;
+mod interpolate;
 mod r_precision;
 mod video;
 
@@ -24,6 +25,8 @@ pub(crate) enum EvalCommand {
     Consistency(consistency::ConsistencyArgs),
     /// How steady an edited clip is, and how much it left as it was.
     Video(video::VideoArgs),
+    /// How near interpolated frames come to those that a clip really has.
+    Interpolate(interpolate::InterpolateArgs),
 }
 
 /// Runs the command.
@@ -35,6 +38,7 @@ pub(super) fn run(command: EvalCommand) -> Result<()> {
         EvalCommand::RPrecision(args) => r_precision::run(&args),
         EvalCommand::Consistency(args) => consistency::run(&args),
         EvalCommand::Video(args) => video::run(&args),
+        EvalCommand::Interpolate(args) => interpolate::run(&args),
     }
 }
 
