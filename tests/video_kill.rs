@@ -119,8 +119,10 @@ fn an_edit_goes_on_after_a_kill() {
     for (i, (part, least)) in moments.iter().enumerate() {
         let at = |files: &[PathBuf]| count(files, part) >= *least;
         let args = args("b.mkv", if i == 0 { "" } else { "--resume" });
-        assert!(killed(dir, &args, &dir.join("b.gen3d"), at), "finished before {part}");
-        assert!(!dir.join("b.mkv").exists());
+        let killed = killed(dir, &args, &dir.join("b.gen3d"), at);
+        // From the first edited frame to the end is a moment: a fast machine may be through.
+        assert!(killed || i + 1 == moments.len(), "finished before {part}");
+        assert!(!killed || !dir.join("b.mkv").exists());
     }
     succeed(gen3d(dir, &args("b.mkv", "--resume")));
     assert_eq!(frames(&dir.join("b.mkv")), frames(&dir.join("whole.mkv")));

@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use gen3d::video::io::{Codec, Damage, Encoding, Flow, Info, ReadOptions, Reader, Written, transcode};
 use gen3d::Result;
+use gen3d::video::io::{Codec, Damage, Encoding, Flow, Info, ReadOptions, Reader, Written, transcode};
 
 /// Runs a program and returns its stdout; it must succeed.
 #[track_caller]

@@ -61,9 +61,11 @@ mod tests {
         let picture = |t: f32| {
             let at = move |i: usize| {
                 let (x, y) = ((i % 64) as f32 - 4.0 * t, (i / 64 % 48) as f32 + 3.0 * t);
-                0.5 + 0.2 * (0.31 * x + 0.17 * y).sin() + 0.2 * (0.23 * y - 0.11 * x + (i / 3072) as f32).cos()
+                0.5 + 0.2 * (0.31 * x + 0.17 * y).sin()
+                    + 0.2 * (0.23 * y - 0.11 * x + (i / 3072) as f32).cos()
             };
-            Tensor::from_vec((0..3 * 3072).map(at).collect::<Vec<f32>>(), (1, 3, 48, 64), &Device::Cpu).unwrap()
+            Tensor::from_vec((0..3 * 3072).map(at).collect::<Vec<f32>>(), (1, 3, 48, 64), &Device::Cpu)
+                .unwrap()
         };
         let (a, b) = (picture(0.0), picture(1.0));
         for t in [0.25, 0.5, 0.75] {
