@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use assert_cmd::cargo::cargo_bin;
-use gen3d::video::editor::PerFrame;
+use gen3d::video::editor::{FrameEditor, Listener, PerFrame, Request, Step};
 use gen3d::video::fit::Policy;
 use gen3d::video::io::{Codec, Encoding, Flow, Picture, ReadOptions, Reader};
-use gen3d::video::job::{Job, Stage};
+use gen3d::video::job::{Job, Stage, Update};
 use gen3d::video::metrics::compare;
 use gen3d::{Error, Result};
 
@@ -33,6 +33,8 @@ fn job(dir: &Path, input: &Path, resume: bool) -> Job {
         policy: Policy::Pad,
         short_side: Some(62),
         settings: "darker".into(),
+        mask: None,
+        preview: None,
         resume,
     }
 }
@@ -53,8 +55,8 @@ fn pictures(path: &Path) -> Vec<Picture> {
 
 /// Runs a job that stops at a stage's share.
 fn stopped(job: &Job, calls: &mut usize, at: (Stage, f64)) -> Result<()> {
-    let mut listener = |stage, share: Option<f64>| {
-        if stage == at.0 && share.is_some_and(|s| s >= at.1) { Flow::Stop } else { Flow::Continue }
+    let mut listener = |u: Update| {
+        if u.stage == at.0 && u.share.is_some_and(|s| s >= at.1) { Flow::Stop } else { Flow::Continue }
     };
     job.run(Some(&mut darker(calls)), &mut listener).map(|_| ())
 }
@@ -65,7 +67,7 @@ fn an_edit_reaches_the_clip_and_nothing_is_left() {
     let input = make(&dir.path().join("in.mkv"), CLIP);
     let job = job(dir.path(), &input, false);
     let mut calls = 0;
-    job.run(Some(&mut darker(&mut calls)), &mut |_, _| Flow::Continue).unwrap();
+    job.run(Some(&mut darker(&mut calls)), &mut |_| Flow::Continue).unwrap();
     assert_eq!(calls, 10);
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
     for (before, after) in pictures(&input).iter().zip(&pictures(&job.output)) {
@@ -81,7 +83,7 @@ fn an_edit_reaches_the_clip_and_nothing_is_left() {
     }
     // Scaled for the model: what the model sees is half as large, what comes out is whole.
     let small = Job { short_side: Some(32), ..job };
-    small.run(Some(&mut darker(&mut calls)), &mut |_, _| Flow::Continue).unwrap();
+    small.run(Some(&mut darker(&mut calls)), &mut |_| Flow::Continue).unwrap();
     let after = pictures(&small.output);
     assert_eq!((after.len(), after[0].width, after[0].height), (10, 90, 62));
     let mean = |p: &Picture| p.rgb.iter().map(|v| f64::from(*v)).sum::<f64>() / p.rgb.len() as f64;
@@ -93,7 +95,7 @@ fn a_stopped_edit_goes_on_and_gives_the_same_bytes() {
     let dir = tempfile::tempdir().unwrap();
     let input = make(&dir.path().join("in.mkv"), CLIP);
     let whole = job(dir.path(), &input, false);
-    whole.run(Some(&mut darker(&mut 0)), &mut |_, _| Flow::Continue).unwrap();
+    whole.run(Some(&mut darker(&mut 0)), &mut |_| Flow::Continue).unwrap();
     let expected = pictures(&whole.output);
     fs::remove_file(&whole.output).unwrap();
     for at in [(Stage::Read, 0.4), (Stage::Edit, 0.5), (Stage::Write, 0.3)] {
@@ -104,10 +106,10 @@ fn a_stopped_edit_goes_on_and_gives_the_same_bytes() {
         // The same clip with other settings is another edit.
         if at.0 == Stage::Edit {
             let other = Job { settings: "lighter".into(), ..again.clone() };
-            let error = other.run(Some(&mut darker(&mut 0)), &mut |_, _| Flow::Continue).unwrap_err();
-            assert!(error.is_usage() && error.to_string().contains("another edit"), "{error}");
+            let error = other.run(Some(&mut darker(&mut 0)), &mut |_| Flow::Continue).unwrap_err();
+            assert!(error.is_usage() && error.to_string().contains("other work"), "{error}");
         }
-        again.run(Some(&mut darker(&mut second)), &mut |_, _| Flow::Continue).unwrap();
+        again.run(Some(&mut darker(&mut second)), &mut |_| Flow::Continue).unwrap();
         assert_eq!(first + second, 10, "no frame is edited twice: {at:?}");
         assert_eq!(pictures(&whole.output), expected, "{at:?}");
         fs::remove_file(&whole.output).unwrap();
@@ -120,10 +122,77 @@ fn a_foreign_folder_is_not_removed() {
     let input = make(&dir.path().join("in.mkv"), CLIP);
     fs::create_dir(dir.path().join("out.gen3d")).unwrap();
     fs::write(dir.path().join("out.gen3d/thesis.txt"), "x").unwrap();
-    let error = job(dir.path(), &input, false)
-        .run(Some(&mut darker(&mut 0)), &mut |_, _| Flow::Continue)
-        .unwrap_err();
+    let error =
+        job(dir.path(), &input, false).run(Some(&mut darker(&mut 0)), &mut |_| Flow::Continue).unwrap_err();
     assert!(error.is_usage() && dir.path().join("out.gen3d/thesis.txt").exists());
+}
+
+/// What an editor under a mask does: white there, the source elsewhere.
+struct Painter;
+
+impl FrameEditor for Painter {
+    fn factor(&self) -> usize {
+        8
+    }
+
+    fn short_side(&self) -> usize {
+        62
+    }
+
+    fn edit(&mut self, request: &Request<'_>, listener: &mut Listener<'_>) -> Result<()> {
+        for i in 0..request.frames {
+            let mut picture = request.source.get(i)?;
+            let mask = request.mask.expect("there is one").get(i)?;
+            picture.rgb.iter_mut().zip(&mask.rgb).for_each(|(v, m)| *v = *v * (1.0 - m) + m);
+            request.result.put(i, &picture)?;
+            let (done, total) = (i + 1, request.frames);
+            listener(Step { part: "paint", done, total, share: done as f64 / total as f64, until: 1.0 });
+        }
+        Ok(())
+    }
+}
+
+#[test]
+fn a_mask_is_fitted_in_size_and_time_and_a_preview_comes_first() {
+    let dir = tempfile::tempdir().unwrap();
+    let input = make(&dir.path().join("in.mkv"), CLIP);
+    // Half the clip's size and a fifth of its rate: the left half for 5 frames, then the right one.
+    let halves = "-f lavfi -i color=black:size=45x31:rate=2:duration=1,format=gray,geq=lum='if(lt(T,.4),lt(X,23),gte(X,22))*255' -c:v ffv1 -pix_fmt gray";
+    let mask = make(&dir.path().join("mask.mkv"), halves);
+    let preview = dir.path().join("preview.png");
+    let job = Job { mask: Some(mask), preview: Some(preview.clone()), ..job(dir.path(), &input, false) };
+    let mut told = Vec::new();
+    let mut listener = |u: Update| {
+        told.push(u.stage);
+        Flow::Continue
+    };
+    job.run(Some(&mut Painter), &mut listener).unwrap();
+    let first = told.iter().position(|s| *s == Stage::Preview).unwrap();
+    assert_eq!(
+        told[first + 1..].iter().filter(|s| **s == Stage::Edit).count(),
+        10,
+        "then it goes on: {told:?}"
+    );
+    let (was, is) = (pictures(&input), pictures(&job.output));
+    let light = |p: &Picture, x: usize| (10..50).map(|y| p.plane(1)[y * 90 + x]).fold(1.0, f32::min);
+    for (i, picture) in is.iter().enumerate() {
+        let (left, right) = (light(picture, 12), light(picture, 78));
+        let (lit, dark) = if i < 5 { (left, right) } else { (right, left) };
+        let source = light(&was[i], if i < 5 { 78 } else { 12 }).max(0.0);
+        assert!(lit > 0.98 && (dark.max(0.0) - source).abs() < 0.02, "frame {i}: {left} {right} {source}");
+    }
+    let shown = image::open(&preview).unwrap().to_rgb8();
+    assert_eq!(shown.dimensions(), (90, 62));
+    assert!(shown.get_pixel(12, 30).0[1] > 250);
+    // One picture holds for the whole clip; what is no mask is refused before anything is edited.
+    let still = dir.path().join("still.png");
+    make(&still, "-f lavfi -i color=white:size=20x20 -frames:v 1");
+    Job { mask: Some(still), preview: None, ..job.clone() }
+        .run(Some(&mut Painter), &mut |_| Flow::Continue)
+        .unwrap();
+    assert!(pictures(&job.output).iter().all(|p| light(p, 45) > 0.98));
+    let missing = Job { mask: Some(dir.path().join("none.png")), ..job };
+    assert!(matches!(missing.run(Some(&mut Painter), &mut |_| Flow::Continue), Err(Error::Io { .. })));
 }
 
 fn gen3d(dir: &Path, args: &str) -> Output {

@@ -2,6 +2,7 @@
 
 mod jobs;
 mod show;
+mod watch;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -20,7 +21,7 @@ use crate::video::diffusion::DiffusionEditor;
 use crate::video::editor::FrameEditor;
 use crate::video::fit::Policy;
 use crate::video::io::{Codec, Encoding, Flow, ReadOptions};
-use crate::video::job::{Job, Report};
+use crate::video::job::{Job, Report, Stage};
 
 /// Arguments of `gen3d edit`.
 #[derive(Debug, Args)]
@@ -69,6 +70,9 @@ pub(crate) struct EditArgs {
     /// Short side in the model, pixels; its own if not given.
     #[arg(long, value_name = "PX", value_parser = clap::value_parser!(u32).range(8..=4096), help_heading = "Input")]
     size: Option<u32>,
+    /// Edit the first frame alone before all else, into NAME.preview.png beside the output.
+    #[arg(long)]
+    preview: bool,
     /// Go on where an interrupted or killed run was; of many clips, skip those that are done.
     #[arg(long)]
     resume: bool,
@@ -164,11 +168,19 @@ fn attempt(args: &EditArgs, task: &Task, cancel: &AtomicBool, show: &mut Show) -
         policy: args.fit,
         short_side: args.size.map(|s| s as usize),
         settings: description(args, &task.settings),
+        mask: task.settings.mask.clone(),
+        preview: args.preview.then(|| task.output.with_extension("preview.png")),
         resume: args.resume,
     };
     let mut editor = editor(&task.settings)?;
-    job.run(editor.as_mut().map(|e| e as &mut dyn FrameEditor), &mut |stage, share| {
-        show.progress(stage, share);
+    let mut preview = job.preview.clone();
+    job.run(editor.as_mut().map(|e| e as &mut dyn FrameEditor), &mut |update| {
+        if update.stage == Stage::Edit
+            && let Some(picture) = preview.take()
+        {
+            show.preview(&picture);
+        }
+        show.progress(update);
         if cancel.load(Ordering::Relaxed) { Flow::Stop } else { Flow::Continue }
     })
 }

@@ -2,6 +2,7 @@
 
 mod consistency;
 mod methods;
+mod interpolate;
 mod r_precision;
 mod video;
 
@@ -27,6 +28,8 @@ pub(crate) enum EvalCommand {
     Methods(methods::MethodsArgs),
     /// How steady an edited clip is, and how much it left as it was.
     Video(video::VideoArgs),
+    /// How near interpolated frames come to those that a clip really has.
+    Interpolate(interpolate::InterpolateArgs),
 }
 
 /// Runs the command.
@@ -39,6 +42,7 @@ pub(super) fn run(command: EvalCommand) -> Result<()> {
         EvalCommand::Consistency(args) => consistency::run(&args),
         EvalCommand::Methods(args) => methods::run(&args),
         EvalCommand::Video(args) => video::run(&args),
+        EvalCommand::Interpolate(args) => interpolate::run(&args),
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod control;
 mod evaluator;
+mod interpolate;
 
 use std::path::{Path, PathBuf};
 
@@ -23,6 +24,8 @@ pub enum TrainCommand {
     Evaluator(evaluator::EvaluatorArgs),
     /// Train a `ControlNet` of the prior, which follows edges or depth.
     Control(control::ControlArgs),
+    /// Train the network of `gen3d interpolate` on rendered motion.
+    Interpolate(interpolate::InterpolateArgs),
     /// Draw training pictures, to look at them: a sheet, and the captions on stdout.
     Data(DataArgs),
     /// Draw a sheet of samples of a prior: one row a prompt, views around the object.
@@ -151,6 +154,7 @@ pub fn run(command: TrainCommand) -> Result<()> {
         TrainCommand::Prior(args) => prior(args),
         TrainCommand::Evaluator(args) => evaluator::run(args),
         TrainCommand::Control(args) => control::run(args),
+        TrainCommand::Interpolate(args) => interpolate::run(args),
         TrainCommand::Data(args) => data(&args),
         TrainCommand::Samples(args) => sheet(&args),
         TrainCommand::Curves(args) => {

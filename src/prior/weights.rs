@@ -23,6 +23,8 @@ pub enum Init {
     Zeros,
     /// All one.
     Ones,
+    /// All of this value.
+    Constant(f32),
 }
 
 /// A low-rank addition to one linear layer.
@@ -173,6 +175,7 @@ impl Store {
         let values: Vec<f32> = match init {
             Init::Zeros => vec![0.0; n],
             Init::Ones => vec![1.0; n],
+            Init::Constant(value) => vec![value; n],
             Init::Normal(std) => rng.normals(0, n).iter().map(|v| v * std).collect(),
             Init::Uniform(fan_in) => {
                 let bound = 1.0 / (fan_in.max(1) as f32).sqrt();

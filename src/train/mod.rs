@@ -5,6 +5,7 @@ pub mod config;
 pub mod control;
 pub mod curves;
 pub mod data;
+pub mod interpolate;
 mod picture_cache;
 pub mod pictures;
 mod publish;

@@ -8,7 +8,7 @@ use candle_core::{Device, Tensor};
 use super::edit::{
     ControlPictures, ControlTrack, EditConfig, Editor, FileStore, FrameSink, FrameSource, Progress, Stage,
 };
-use super::editor::{FrameEditor, Listener, Request};
+use super::editor::{FrameEditor, Listener, Request, Step};
 use super::io::Picture;
 use super::store::FrameStore;
 use crate::paint::control;
@@ -42,9 +42,11 @@ impl FrameEditor for DiffusionEditor {
             editor.controls.push(ControlTrack { net, scale: *scale, pictures: ControlPictures::Canny });
         }
         let source = Stored { store: request.source, frames: request.frames };
+        let masks = request.mask.map(|store| Masks(Stored { store, frames: request.frames }));
+        editor.masks = masks.as_ref().map(|m| m as &dyn FrameSource);
         let shares = Shares::of(&self.config);
         let mut progress = |p: Progress| {
-            if listener(shares.done(p)) { Ok(()) } else { Err(Error::Interrupted) }
+            if listener(shares.step(p)) { Ok(()) } else { Err(Error::Interrupted) }
         };
         // The listener is asked at every step, so nobody else has to stop the run.
         let never = AtomicBool::new(false);
@@ -53,17 +55,20 @@ impl FrameEditor for DiffusionEditor {
 }
 
 /// Which share of the work each stage is, in evaluations of the network.
-struct Shares([(Stage, f64); 5]);
+struct Shares([(Stage, f64); 6]);
 
 impl Shares {
     fn of(config: &EditConfig) -> Self {
         let steps = config.steps as f64 * config.strength;
         let tune = config.tune.as_ref().map_or(0.0, |t| 3.0 * t.steps as f64);
         let guided = if config.guidance_scale == 1.0 { 1.0 } else { 2.0 };
+        // An iteration is a pass there and back.
+        let null = config.null_text.as_ref().map_or(0.0, |n| n.until * (2.0 + 3.0 * n.iterations as f64));
         let costs = [
             (Stage::Tune, tune),
             (Stage::Encode, 2.0),
             (Stage::Invert, 2.0 * steps),
+            (Stage::NullText, null * steps),
             (Stage::Edit, guided * steps),
             (Stage::Decode, 3.0),
         ];
@@ -71,10 +76,41 @@ impl Shares {
         Self(costs.map(|(stage, cost)| (stage, cost / total)))
     }
 
-    fn done(&self, p: Progress) -> f64 {
+    fn step(&self, p: Progress) -> Step {
         let before: f64 = self.0.iter().take_while(|(s, _)| *s != p.stage).map(|(_, share)| share).sum();
         let own = self.0.iter().find(|(s, _)| *s == p.stage).map_or(0.0, |(_, share)| *share);
-        (before + own * p.done as f64 / p.total.max(1) as f64).min(1.0)
+        let share = (before + own * p.done as f64 / p.total.max(1) as f64).min(1.0);
+        Step { part: name(p.stage), done: p.done, total: p.total, share, until: (before + own).min(1.0) }
+    }
+}
+
+fn name(stage: Stage) -> &'static str {
+    match stage {
+        Stage::Tune => "tune",
+        Stage::Encode => "encode",
+        Stage::Invert => "invert",
+        Stage::NullText => "null-text",
+        Stage::Edit => "denoise",
+        Stage::Decode => "decode",
+    }
+}
+
+/// A store of masks: one of the equal channels.
+struct Masks<'a>(Stored<'a>);
+
+impl FrameSource for Masks<'_> {
+    fn len(&self) -> usize {
+        self.0.frames
+    }
+
+    fn size(&self) -> (usize, usize) {
+        self.0.store.size()
+    }
+
+    fn frame(&self, i: usize) -> Result<Tensor> {
+        let picture = self.0.store.get(i)?;
+        let (w, h) = (picture.width, picture.height);
+        Ok(Tensor::from_slice(picture.plane(0), (1, h, w), &Device::Cpu)?)
     }
 }
 
@@ -118,9 +154,10 @@ mod tests {
     fn the_share_of_the_work_grows_to_one() {
         let shares = Shares::of(&EditConfig::default());
         let mut last = 0.0;
-        for stage in [Stage::Tune, Stage::Encode, Stage::Invert, Stage::Edit, Stage::Decode] {
+        for stage in [Stage::Tune, Stage::Encode, Stage::Invert, Stage::NullText, Stage::Edit, Stage::Decode]
+        {
             for done in 0..=4 {
-                let now = shares.done(Progress { stage, done, total: 4 });
+                let now = shares.step(Progress { stage, done, total: 4 }).share;
                 assert!(now >= last && now <= 1.0, "{stage:?} {done}: {now} after {last}");
                 last = now;
             }

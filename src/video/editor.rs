@@ -12,14 +12,31 @@ pub struct Request<'a> {
     pub source: &'a FrameStore,
     /// Number of frames.
     pub frames: usize,
+    /// A mask for each frame, 0 … 1 in all channels: what a phrase would name.
+    pub mask: Option<&'a FrameStore>,
     /// Where the edited frames go, in any order; some may be there from a run that was killed.
     pub result: &'a FrameStore,
     /// A folder for what the editor wants to find again after it was killed.
     pub work: &'a Path,
 }
 
-/// Whether to go on; called with the share of the work that is done.
-pub type Listener<'a> = dyn FnMut(f64) -> bool + 'a;
+/// How far an edit is.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Step {
+    /// What is being done, in a word.
+    pub part: &'static str,
+    /// Steps of it that are done.
+    pub done: usize,
+    /// All steps of it.
+    pub total: usize,
+    /// Share of all the work that is done, as foreseen.
+    pub share: f64,
+    /// Share that will be done when this part is.
+    pub until: f64,
+}
+
+/// Whether to go on.
+pub type Listener<'a> = dyn FnMut(Step) -> bool + 'a;
 
 /// A model that edits clips.
 ///
@@ -64,7 +81,9 @@ impl<F: FnMut(usize, super::io::Picture) -> super::io::Picture> FrameEditor for 
             if !request.result.has(i) {
                 request.result.put(i, &(self.function)(i, request.source.get(i)?))?;
             }
-            if !listener((i + 1) as f64 / request.frames as f64) {
+            let (done, total) = (i + 1, request.frames);
+            let share = done as f64 / total as f64;
+            if !listener(Step { part: "edit", done, total, share, until: 1.0 }) {
                 return Err(Error::Interrupted);
             }
         }

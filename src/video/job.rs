@@ -2,14 +2,15 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::UNIX_EPOCH;
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
-use super::editor::{FrameEditor, Request};
+use super::editor::{FrameEditor, Request, Step};
 use super::fit::{Plan, Policy};
-use super::io::{Damage, Encoding, Flow, ReadOptions, Reader, Writer, Written, is_series, transcode};
+use super::io::{Damage, Encoding, Flow, ReadOptions, Reader, Writer, Written, transcode};
+use super::mask::{self, Mask};
 use super::store::FrameStore;
+use super::ticket::{self, Ticket};
 use crate::{Error, Result, asset};
 
 /// A clip to edit.
@@ -29,6 +30,10 @@ pub struct Job {
     pub short_side: Option<usize>,
     /// All of the edit's settings, in words: frames of another edit are not continued.
     pub settings: String,
+    /// A clip, picture or series of the user's, white on what a phrase would name.
+    pub mask: Option<PathBuf>,
+    /// First edits the first frame alone, into this picture.
+    pub preview: Option<PathBuf>,
     /// Go on where a killed run was.
     pub resume: bool,
 }
@@ -39,6 +44,8 @@ pub struct Job {
 pub enum Stage {
     /// Decoding, to the model's size.
     Read,
+    /// The model, on the first frame alone.
+    Preview,
     /// The model.
     Edit,
     /// Back to the clip's size, encoding.
@@ -56,25 +63,24 @@ pub struct Report {
     pub interlaced: bool,
 }
 
-/// Called with the stage, and the share of it that is done where that is known.
-pub type Listener<'a> = dyn FnMut(Stage, Option<f64>) -> Flow + 'a;
-
-/// What the frames on disk belong to.
-#[derive(Debug, Serialize, Deserialize, PartialEq, Eq)]
-struct Ticket {
-    input: PathBuf,
-    bytes: u64,
-    modified: u128,
-    settings: String,
-    model: (usize, usize),
-    /// Number of frames once all are read.
-    frames: Option<usize>,
+/// How far a job is.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Update {
+    /// What is being done.
+    pub stage: Stage,
+    /// Share of it that is done, where that is known.
+    pub share: Option<f64>,
+    /// The model's own step, in its stages.
+    pub step: Option<Step>,
 }
+
+/// Told how far the job is; says whether to go on.
+pub type Listener<'a> = dyn FnMut(Update) -> Flow + 'a;
 
 impl Job {
     /// The folder beside the output where frames wait.
     pub fn folder(&self) -> PathBuf {
-        self.output.with_extension("gen3d")
+        ticket::folder(&self.output)
     }
 
     /// Runs the job; without an editor, the clip is only written anew (the identity edit).
@@ -97,38 +103,70 @@ impl Job {
         drop(first);
         let short = self.short_side.unwrap_or(editor.short_side());
         let plan = Plan::new(size, Some(short), editor.factor(), self.policy)?;
-        let mut ticket = self.ticket(plan.model)?;
+        let mask = self.mask.as_deref().map(mask::description);
+        let settings = format!("{} {:?} {:?} {mask:?}", self.settings, self.policy, self.reading);
+        let mut ticket = Ticket::new(&self.input, settings, plan.model);
         let folder = self.folder();
-        self.prepare(&folder, &mut ticket)?;
-        let source = FrameStore::open(&folder.join("source"), plan.model)?;
-        let result = FrameStore::open(&folder.join("edited"), plan.model)?;
+        ticket.claim(&folder, self.resume)?;
+        let store = |name: &str| FrameStore::open(&folder.join(name), plan.model);
+        let (source, result) = (store("source")?, store("edited")?);
+        let masks = self.mask.as_ref().map(|_| store("mask")).transpose()?;
         let frames = match ticket.frames {
             Some(frames) => frames,
             None => {
-                let frames = self.read(&plan, &source, listener)?;
+                let frames = self.read(&plan, &source, masks.as_ref(), listener)?;
                 ticket.frames = Some(frames);
-                save(&folder, &ticket)?;
+                ticket.save(&folder)?;
                 frames
             }
         };
-        let work = folder.join("work");
-        fs::create_dir_all(&work).map_err(|e| Error::io(&work, e))?;
-        let request = Request { source: &source, frames, result: &result, work: &work };
-        editor.edit(&request, &mut |share| listener(Stage::Edit, Some(share)) == Flow::Continue)?;
+        if let Some(picture) = &self.preview {
+            let (first, work) = (store("preview/edited")?, made(folder.join("preview/work"))?);
+            let mask = masks.as_ref();
+            let request = Request { source: &source, frames: 1, mask, result: &first, work: &work };
+            editor.edit(&request, &mut |step| told(listener, Stage::Preview, step))?;
+            self.show(picture, &plan, &first)?;
+        }
+        let work = made(folder.join("work"))?;
+        let request = Request { source: &source, frames, mask: masks.as_ref(), result: &result, work: &work };
+        editor.edit(&request, &mut |step| told(listener, Stage::Edit, step))?;
         let report = self.write(Some((&plan, &result)), listener)?;
         fs::remove_dir_all(&folder).map_err(|e| Error::io(&folder, e))?;
         Ok(report)
     }
 
-    /// Decodes every frame into the store.
-    fn read(&self, plan: &Plan, source: &FrameStore, listener: &mut Listener<'_>) -> Result<usize> {
+    /// The first frame of the edit as a picture at the clip's size.
+    fn show(&self, picture: &Path, plan: &Plan, first: &FrameStore) -> Result<()> {
+        let source = Reader::open(&self.input, self.reading)?.next_frame()?;
+        let source = source.ok_or_else(|| Error::file(&self.input, "its video stream holds no frame"))?;
+        let mut bytes = std::io::Cursor::new(Vec::new());
+        let edited = plan.back(&source.picture, &first.get(0)?)?.to_rgb8();
+        edited
+            .write_to(&mut bytes, image::ImageFormat::Png)
+            .map_err(|e| Error::file(picture, e.to_string()))?;
+        asset::replace(picture, bytes.get_ref())
+    }
+
+    /// Decodes every frame into the store, and the mask of each into its own.
+    fn read(
+        &self,
+        plan: &Plan,
+        source: &FrameStore,
+        masks: Option<&FrameStore>,
+        listener: &mut Listener<'_>,
+    ) -> Result<usize> {
+        let mut mask = self.mask.as_deref().map(Mask::open).transpose()?;
         let mut reader = Reader::open(&self.input, self.reading)?;
-        let mut frames = 0;
+        let (mut frames, mut start) = (0, None);
         while let Some(frame) = reader.next_frame()? {
             source.put(frames, &plan.forth(&frame.picture))?;
+            if let (Some(mask), Some(store)) = (&mut mask, masks) {
+                let start = *start.get_or_insert(frame.stamp.pts);
+                store.put(frames, mask.at(mask::seconds(frame.stamp, start, &reader), plan)?)?;
+            }
             frames += 1;
             let share = reader.info().frames.map(|total| frames as f64 / total.max(1) as f64);
-            if listener(Stage::Read, share) == Flow::Stop {
+            if listener(Update { stage: Stage::Read, share, step: None }) == Flow::Stop {
                 return Err(Error::Interrupted);
             }
         }
@@ -140,59 +178,21 @@ impl Job {
             Some((plan, store)) => plan.back(&picture, &store.get(i as usize)?),
             None => Ok(picture),
         };
-        let mut progress =
-            |p: super::io::Progress| listener(Stage::Write, p.total.map(|t| p.done as f64 / t.max(1) as f64));
+        let mut progress = |p: super::io::Progress| {
+            let share = p.total.map(|t| p.done as f64 / t.max(1) as f64);
+            listener(Update { stage: Stage::Write, share, step: None })
+        };
         let (info, damage, written) =
             transcode(&self.input, &self.output, self.reading, &self.encoding, &mut edit, &mut progress)?;
         Ok(Report { written, damage, interlaced: info.interlaced })
     }
-
-    fn ticket(&self, model: (usize, usize)) -> Result<Ticket> {
-        let meta = fs::metadata(&self.input).ok().filter(|_| !is_series(&self.input));
-        let modified = meta.as_ref().and_then(|m| m.modified().ok()?.duration_since(UNIX_EPOCH).ok());
-        Ok(Ticket {
-            input: self.input.clone(),
-            bytes: meta.map_or(0, |m| m.len()),
-            modified: modified.map_or(0, |d| d.as_nanos()),
-            settings: format!("{} {:?} {:?}", self.settings, self.policy, self.reading),
-            model,
-            frames: None,
-        })
-    }
-
-    /// An empty folder, or with `--resume` the one of the same job.
-    fn prepare(&self, folder: &Path, ticket: &mut Ticket) -> Result<()> {
-        let found =
-            fs::read(folder.join("job.json")).ok().and_then(|b| serde_json::from_slice::<Ticket>(&b).ok());
-        if self.resume
-            && let Some(found) = found
-        {
-            ticket.frames = found.frames;
-            if found != *ticket {
-                return Err(Error::invalid("--resume", format!("{} holds another edit", folder.display()))
-                    .hint("give the same clip and settings as before, or run without --resume"));
-            }
-            return Ok(());
-        }
-        if folder.exists() {
-            check_ours(folder)?;
-            fs::remove_dir_all(folder).map_err(|e| Error::io(folder, e))?;
-        }
-        fs::create_dir_all(folder).map_err(|e| Error::io(folder, e))?;
-        save(folder, ticket)
-    }
 }
 
-/// Only folders that this module made are removed.
-fn check_ours(folder: &Path) -> Result<()> {
-    if folder.join("job.json").is_file() || fs::read_dir(folder).is_ok_and(|mut d| d.next().is_none()) {
-        return Ok(());
-    }
-    Err(Error::invalid("--out", format!("{} exists and holds something else", folder.display()))
-        .hint("the edit keeps its frames in a folder of that name; choose another --out"))
+fn told(listener: &mut Listener<'_>, stage: Stage, step: Step) -> bool {
+    listener(Update { stage, share: Some(step.share), step: Some(step) }) == Flow::Continue
 }
 
-fn save(folder: &Path, ticket: &Ticket) -> Result<()> {
-    let text = serde_json::to_string_pretty(ticket).map_err(|e| Error::Failed(e.to_string()))?;
-    asset::replace(&folder.join("job.json"), text.as_bytes())
+fn made(folder: PathBuf) -> Result<PathBuf> {
+    fs::create_dir_all(&folder).map_err(|e| Error::io(&folder, e))?;
+    Ok(folder)
 }

@@ -8,5 +8,7 @@ pub mod fit;
 pub mod interpolate;
 pub mod io;
 pub mod job;
+mod mask;
 pub mod metrics;
 pub mod store;
+pub mod ticket;

@@ -30,6 +30,10 @@ pub(crate) struct Settings {
     /// Words of --source that are edited; nothing else changes.
     #[arg(long, value_name = "WORDS")]
     pub(crate) phrase: Option<String>,
+    /// A clip, a picture or a series of them, white on what --phrase would name (for a background edit: on what
+    /// is kept); its size and frame rate are fitted to the clip's.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) mask: Option<PathBuf>,
     /// Method preset [default: lovecon].
     #[arg(long, value_name = "NAME")]
     pub(crate) method: Option<String>,
@@ -136,6 +140,7 @@ impl Settings {
             prompt: self.prompt.or(base.prompt),
             negative: self.negative.or(base.negative),
             phrase: self.phrase.or(base.phrase),
+            mask: self.mask.or(base.mask),
             method: self.method.or(base.method),
             kind: self.kind.or(base.kind),
             controlnet: if self.controlnet.is_empty() { base.controlnet } else { self.controlnet },
@@ -222,7 +227,8 @@ fn listed(path: &Path, base: &Settings, out_dir: Option<&Path>) -> Result<Vec<Ta
             (None, Some(out_dir)) => out_dir.join(input.file_name().unwrap_or_default()),
             (None, None) => return Err(wrong("out is missing".into())),
         };
-        let own: Settings = toml::Value::Table(table).try_into().map_err(|e| wrong(e.to_string()))?;
+        let mut own: Settings = toml::Value::Table(table).try_into().map_err(|e| wrong(e.to_string()))?;
+        own.mask = own.mask.map(|m| folder.join(m));
         let settings = own.over(base);
         settings.check().map_err(|e| wrong(e.to_string()))?;
         if tasks.iter().any(|t: &Task| t.output == output) {

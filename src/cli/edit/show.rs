@@ -2,14 +2,17 @@
 
 use std::io::{IsTerminal, Write as _};
 
+use std::time::Instant;
+
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
 use super::jobs::Task;
+use super::watch::Watch;
 use crate::Error;
 use crate::cli::progress::print_line;
 use crate::cli::report;
-use crate::video::job::{Report, Stage};
+use crate::video::job::{Report, Stage, Update};
 
 /// Steps of a bar.
 const STEPS: u64 = 1000;
@@ -22,22 +25,31 @@ pub(super) struct Show {
     stage: Option<Stage>,
     /// Tenths of the stage that have been told where there is no terminal.
     tenths: u64,
+    start: Instant,
+    watch: Watch,
 }
 
 impl Show {
     pub(super) fn new(quiet: bool, json: bool) -> Self {
         let terminal = std::io::stderr().is_terminal();
-        Self { quiet, json, terminal, bar: ProgressBar::hidden(), stage: None, tenths: 0 }
+        let (start, watch) = (Instant::now(), Watch::default());
+        Self { quiet, json, terminal, bar: ProgressBar::hidden(), stage: None, tenths: 0, start, watch }
     }
 
     pub(super) fn begin(&mut self, number: usize, of: usize, task: &Task) {
+        (self.start, self.watch) = (Instant::now(), Watch::default());
         self.stage = None;
         self.say(&format!("[{}/{of}] {}", number + 1, task.input.display()));
     }
 
-    pub(super) fn progress(&mut self, stage: Stage, share: Option<f64>) {
+    pub(super) fn progress(&mut self, update: Update) {
+        let Update { stage, share, step } = update;
+        let left = self.watch.tick(update, self.start.elapsed().as_secs_f64());
         if self.stage != Some(stage) {
             self.start(stage);
+        }
+        if let Some(left) = left {
+            self.bar.set_message(format!("{} left", duration(left)));
         }
         let Some(share) = share else { return self.bar.tick() };
         let share = share.clamp(0.0, 1.0);
@@ -48,10 +60,13 @@ impl Show {
         }
         self.tenths = tenths;
         if self.json {
-            print_line(&json!({"event": "progress", "stage": stage, "share": share}).to_string());
+            let line = json!({"event": "progress", "stage": stage, "share": share,
+                "part": step.map(|s| s.part), "seconds_left": left});
+            print_line(&line.to_string());
         }
         if !self.terminal {
-            self.say(&format!("{} {} %", label(stage), tenths * 10));
+            let left = left.map(|s| format!(", {} left", duration(s))).unwrap_or_default();
+            self.say(&format!("{} {} %{left}", label(stage), tenths * 10));
         }
     }
 
@@ -62,11 +77,11 @@ impl Show {
             return;
         }
         let style =
-            ProgressStyle::with_template("{msg:<8} {wide_bar} {percent} %  {elapsed} elapsed, {eta} left");
+            ProgressStyle::with_template("{prefix:<8} {wide_bar} {percent} %  {elapsed} elapsed  {msg}");
         // The template is a literal; a broken one falls back to the plain bar.
         let style = style.unwrap_or_else(|_| ProgressStyle::default_bar());
         self.bar = ProgressBar::new(STEPS).with_style(style);
-        self.bar.set_message(label(stage));
+        self.bar.set_prefix(label(stage));
     }
 
     /// Takes the bar off the screen.
@@ -86,7 +101,8 @@ impl Show {
         if self.json {
             let line = json!({"event": "finished", "input": task.input, "output": task.output,
                 "frames": done.written.frames, "bytes": done.written.bytes, "seconds": seconds,
-                "left_out": done.written.left_out});
+                "left_out": done.written.left_out,
+                "seconds_of": self.watch.parts().map(|(k, s)| (k.to_owned(), json!(s))).collect::<serde_json::Map<_, _>>()});
             print_line(&line.to_string());
         }
         let kib = done.written.bytes.div_ceil(1024);
@@ -95,6 +111,20 @@ impl Show {
             task.output.display(),
             done.written.frames
         ));
+        let each = |seconds: f64| 1e3 * seconds / done.written.frames.max(1) as f64;
+        let parts: Vec<String> =
+            self.watch.parts().map(|(name, seconds)| format!("{name} {:.0}", each(seconds))).collect();
+        if !parts.is_empty() {
+            self.say(&format!("ms a frame: {}", parts.join(", ")));
+        }
+    }
+
+    /// The preview is there.
+    pub(super) fn preview(&mut self, picture: &std::path::Path) {
+        if self.json {
+            print_line(&json!({"event": "preview", "picture": picture}).to_string());
+        }
+        self.say(&format!("{}: the first frame; the rest follows", picture.display()));
     }
 
     pub(super) fn failed(&mut self, task: &Task, error: &Error) {
@@ -125,9 +155,20 @@ impl Show {
     }
 }
 
+/// `1:02:03`, `2:03`, `7 s`.
+fn duration(seconds: f64) -> String {
+    let s = seconds.round().clamp(0.0, 1e9) as u64;
+    match s {
+        0..60 => format!("{s} s"),
+        60..3600 => format!("{}:{:02}", s / 60, s % 60),
+        _ => format!("{}:{:02}:{:02}", s / 3600, s / 60 % 60, s % 60),
+    }
+}
+
 fn label(stage: Stage) -> &'static str {
     match stage {
         Stage::Read => "reading",
+        Stage::Preview => "preview",
         Stage::Edit => "editing",
         Stage::Write => "writing",
     }

@@ -25,7 +25,7 @@ pub(super) const ALL_LOOKS: u64 = 16;
 
 impl Split {
     /// The looks of a recipe on this side.
-    pub(super) fn looks(self) -> std::ops::Range<u64> {
+    pub(in crate::train) fn looks(self) -> std::ops::Range<u64> {
         match self {
             Self::Train => 0..LOOKS,
             Self::Objects | Self::Compositions => LOOKS..ALL_LOOKS,

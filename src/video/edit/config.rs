@@ -52,6 +52,21 @@ pub struct InversionConfig {
     pub tolerance: f64,
 }
 
+/// Null-text optimisation (Mokady et al. 2023): the negative prompt's embedding of each step is found such
+/// that guided sampling with the source's prompt gives the source back.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct NullTextConfig {
+    /// Most steps of Adam for each step of the edit.
+    pub iterations: usize,
+    /// Their learning rate at the first step; half of it at the last.
+    pub rate: f64,
+    /// Mean square error of the latents at which they end.
+    pub tolerance: f64,
+    /// Share of the steps, from the noisiest on, that have an embedding of their own.
+    pub until: f64,
+}
+
 /// From attention maps (or a user's mask) to where the edit happens.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -143,6 +158,8 @@ pub struct EditConfig {
     pub attention: AttentionConfig,
     /// Inversion.
     pub inversion: InversionConfig,
+    /// Null-text optimisation; none if absent.
+    pub null_text: Option<NullTextConfig>,
     /// Masks.
     pub mask: MaskConfig,
     /// Fusion of the source's latents.
@@ -162,6 +179,13 @@ pub struct EditConfig {
 impl Default for InversionConfig {
     fn default() -> Self {
         Self { refinements: 5, tolerance: 1e-3 }
+    }
+}
+
+impl Default for NullTextConfig {
+    /// Video-P2P's.
+    fn default() -> Self {
+        Self { iterations: 10, rate: 1e-2, tolerance: 1e-5, until: 1.0 }
     }
 }
 
@@ -233,6 +257,7 @@ impl Default for EditConfig {
             start: Start::Inverted,
             attention: AttentionConfig::default(),
             inversion: InversionConfig::default(),
+            null_text: None,
             mask: MaskConfig::default(),
             fusion: FusionConfig::default(),
             blend: None,
@@ -245,13 +270,14 @@ impl Default for EditConfig {
 }
 
 /// Name and text of every preset.
-pub const PRESETS: [(&str, &str); 7] = [
+pub const PRESETS: [(&str, &str); 8] = [
     ("lovecon", include_str!("../../../scenes/video/lovecon.toml")),
     ("per-frame", include_str!("../../../scenes/video/per-frame.toml")),
     ("text2video-zero", include_str!("../../../scenes/video/text2video-zero.toml")),
     ("controlvideo-training-free", include_str!("../../../scenes/video/controlvideo-training-free.toml")),
     ("controlvideo", include_str!("../../../scenes/video/controlvideo.toml")),
     ("fatezero", include_str!("../../../scenes/video/fatezero.toml")),
+    ("video-p2p", include_str!("../../../scenes/video/video-p2p.toml")),
     ("vid2vid-zero", include_str!("../../../scenes/video/vid2vid-zero.toml")),
 ];
 
@@ -314,6 +340,19 @@ impl EditConfig {
         range("mask.softness", self.mask.softness, 0.0, 1.0)?;
         range("mask.dilation", self.mask.dilation as f64, 0.0, 64.0)?;
         range("keep.feather", self.keep.feather as f64, 0.0, 512.0)?;
+        if let Some(null) = &self.null_text {
+            range("null_text.iterations", null.iterations as f64, 0.0, 10_000.0)?;
+            range("null_text.rate", null.rate, 1e-12, 1.0)?;
+            range("null_text.tolerance", null.tolerance, 0.0, 1.0)?;
+            range("null_text.until", null.until, 0.0, 1.0)?;
+            if self.start != Start::Inverted || self.guidance_scale == 1.0 {
+                return Err(Error::invalid(
+                    "null_text",
+                    "needs the inverted start and a guidance scale other than 1",
+                )
+                .hint("set start = \"inverted\" and guidance_scale = 7.5, or leave null_text out"));
+            }
+        }
         if let Some(tune) = &self.tune {
             range("tune.frames", tune.frames as f64, 1.0, 4096.0)?;
             range("tune.steps", tune.steps as f64, 1.0, 1e6)?;

@@ -26,6 +26,8 @@ pub enum Stage {
     Encode,
     /// The source to noise.
     Invert,
+    /// The empty prompt's embedding, so that the source comes back under guidance.
+    NullText,
     /// The target from noise.
     Edit,
     /// Latents to frames.
@@ -127,6 +129,7 @@ impl<'a> Editor<'a> {
         let mut run = Run::new(editor, source)?;
         run.encode(&mut report)?;
         run.invert(&mut report)?;
+        run.null_text(&mut report)?;
         run.masks()?;
         run.edit(&mut report)?;
         run.decode(sink, &mut report)

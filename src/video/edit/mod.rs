@@ -32,8 +32,8 @@ mod words;
 
 pub use blend::BlendConfig;
 pub use config::{
-    CameraConfig, EditConfig, EditKind, FusionConfig, InversionConfig, KeepConfig, MaskConfig, PRESETS,
-    SmootherConfig, Start,
+    CameraConfig, EditConfig, EditKind, FusionConfig, InversionConfig, KeepConfig, MaskConfig,
+    NullTextConfig, PRESETS, SmootherConfig, Start,
 };
 pub use editor::{ControlPictures, ControlTrack, Editor, Progress, Stage};
 pub use frames::{FrameSink, FrameSource, Frames};

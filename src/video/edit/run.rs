@@ -2,9 +2,13 @@
 
 mod decode;
 mod encode;
+mod null;
 mod steps;
 
 use candle_core::Tensor;
+
+#[cfg(test)]
+pub(super) use null::Problem;
 
 use super::config::{EditConfig, Start};
 use super::editor::{ControlPictures, Editor};
@@ -110,13 +114,22 @@ impl<'a> Run<'a> {
 
     /// A session that asks for the target under guidance, or for the source without.
     fn session(&self, target: bool) -> Result<Session<'a>> {
+        let mut session = self.guided_session(target)?;
+        if !target {
+            session.guidance = Guidance::scale(1.0);
+        }
+        Ok(session)
+    }
+
+    /// A session that asks for the target or the source under guidance.
+    fn guided_session(&self, target: bool) -> Result<Session<'a>> {
         let c = &self.config;
         // All together, so that they have one length.
         let all = [c.negative_prompt.as_str(), c.source_prompt.as_str(), c.target_prompt.as_str()];
         let texts = self.prior.encode_texts(&all)?;
         let conditional = texts[1 + usize::from(target)].clone();
         let texts = Texts { unconditional: texts[0].clone(), conditional };
-        let guidance = Guidance::scale(if target { c.guidance_scale } else { 1.0 });
+        let guidance = Guidance::scale(c.guidance_scale);
         let mut session = Session::new(self.prior, &c.attention, texts, guidance, self.controls.len());
         session.cameras = self.cameras()?;
         session.tuned = self.tuned;

@@ -12,7 +12,7 @@ use super::words::WordMaps;
 use crate::prior::Prior;
 use crate::prior::conditioning::Conditioning;
 use crate::prior::unet::attention::AttentionHook;
-use crate::sample::guidance::{Branch, Guidance, Guided};
+use crate::sample::guidance::{Branch, ConditionedPredictor, Guidance, Guided};
 use crate::sample::{Control, Hooks, NoisePredictor, UnetPredictor};
 use crate::{Error, Result};
 
@@ -28,6 +28,8 @@ pub(super) struct Texts {
 pub(super) struct Watch<'a> {
     pub(super) words: Option<&'a Mutex<WordMaps>>,
     pub(super) blend: Option<&'a Blend<'a>>,
+    /// In place of the negative prompt.
+    pub(super) unconditional: Option<&'a Conditioning>,
 }
 
 /// ε̂ of the windows of one step, in their order.
@@ -69,17 +71,10 @@ impl<'a> Session<'a> {
         controls: &[Control],
         watch: Watch<'_>,
     ) -> Result<Tensor> {
-        for references in self.references.iter().flatten() {
-            lock(references).attempt();
-        }
+        self.ready();
         let hooks = self.hooks(window, controls, watch);
-        let mut model =
-            UnetPredictor::new(self.prior, self.texts.unconditional.clone(), self.texts.conditional.clone());
-        model.controls = controls;
-        model.hooks = Some(&hooks);
-        if let Some(cameras) = &self.cameras {
-            model.cameras = Some(cameras.narrow(0, window.start, window.len())?.contiguous()?);
-        }
+        let unconditional = watch.unconditional.unwrap_or(&self.texts.unconditional);
+        let model = self.model(window, controls, &hooks, unconditional)?;
         let times = vec![t; window.len()];
         let eps = Guided { model: &model, guidance: &self.guidance }.predict(z, &times)?;
         let sum = eps.abs()?.sum_all()?.to_dtype(candle_core::DType::F64)?.to_scalar::<f64>()?;
@@ -87,6 +82,48 @@ impl<'a> Session<'a> {
             return Err(Error::Failed(format!("the prior's answer is not finite (timestep {t})")));
         }
         Ok(eps)
+    }
+
+    /// Before the evaluations of a window that [`Session::answer`] makes.
+    pub(super) fn ready(&self) {
+        for references in self.references.iter().flatten() {
+            lock(references).attempt();
+        }
+    }
+
+    /// The answer of one branch, with `unconditional` as the negative prompt; on the tape of that. The last
+    /// answer of each branch is what later windows refer to.
+    ///
+    /// # Errors
+    /// What the networks report.
+    pub(super) fn answer(
+        &self,
+        z: &Tensor,
+        t: f32,
+        window: &Window,
+        controls: &[Control],
+        branch: Branch,
+        unconditional: &Conditioning,
+    ) -> Result<Tensor> {
+        let hooks = self.hooks(window, controls, Watch::default());
+        let model = self.model(window, controls, &hooks, unconditional)?;
+        model.predict(z, &vec![t; window.len()], &[branch])
+    }
+
+    fn model<'m>(
+        &'m self,
+        window: &Window,
+        controls: &'m [Control],
+        hooks: &'m WindowHooks<'_>,
+        unconditional: &Conditioning,
+    ) -> Result<UnetPredictor<'m>> {
+        let mut model = UnetPredictor::new(self.prior, unconditional.clone(), self.texts.conditional.clone());
+        model.controls = controls;
+        model.hooks = Some(hooks);
+        if let Some(cameras) = &self.cameras {
+            model.cameras = Some(cameras.narrow(0, window.start, window.len())?.contiguous()?);
+        }
+        Ok(model)
     }
 
     /// The window's last answer stands: what later windows refer to is kept.

@@ -10,7 +10,7 @@ use super::clock::{Ratio, Stamp};
 use super::layout::Layout;
 use super::picture::Picture;
 use super::source::Info;
-use super::writer::{Written, parent};
+use super::writer::{Written, waiting_room};
 use crate::{Error, Result};
 
 /// Name of the table of times.
@@ -43,10 +43,10 @@ impl Series {
     }
 
     pub(super) fn create(out: &Path, info: &Info) -> Result<Self> {
-        let folder = parent(out);
+        let folder = waiting_room(out);
         let part = tempfile::Builder::new()
             .prefix(".gen3d-")
-            .tempdir_in(folder)
+            .tempdir_in(&folder)
             .map_err(|e| Error::io(folder, e))?;
         let layout = info.pixel_format.parse().ok().and_then(|p| Layout::of(p).ok());
         Ok(Self {

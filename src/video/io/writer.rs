@@ -355,14 +355,21 @@ fn gcd(a: i64, b: i64) -> i64 {
     if b == 0 { a.max(1) } else { gcd(b, a % b) }
 }
 
-/// A temporary name in the output's folder, with its ending.
+/// Where an unfinished output waits: in its job's folder, if it has one, so that what a killed run leaves is
+/// removed with that; else beside it.
+pub(super) fn waiting_room(out: &Path) -> PathBuf {
+    let job = crate::video::ticket::folder(out);
+    if job.is_dir() { job } else { parent(out).to_owned() }
+}
+
+/// A temporary name near the output, with its ending.
 fn temporary(out: &Path) -> Result<tempfile::TempPath> {
     let ending = out.extension().and_then(|e| e.to_str()).map(|e| format!(".{e}")).unwrap_or_default();
     let mut builder = tempfile::Builder::new();
     builder.prefix(".gen3d-").suffix(&ending);
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    let folder = parent(out);
+    let folder = &waiting_room(out);
     let file = builder.tempfile_in(folder).map_err(|e| {
         Error::io(folder, e).hint("choose a folder that you may write to, on a disk that has space")
     })?;

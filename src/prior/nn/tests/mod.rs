@@ -6,6 +6,7 @@ use crate::rng::{Rng, Stream};
 
 mod conv;
 mod layers;
+mod resample;
 
 type Function<'a> = &'a dyn Fn(&[Tensor]) -> Result<Tensor>;
 

@@ -59,7 +59,7 @@ impl Run<'_> {
         let mut newest: Option<Tensor> = None;
         let mut epsilon = |z: &Tensor| {
             let words = tokens.map(|t| Mutex::new(WordMaps::new(t, self.latent)));
-            let watch = Watch { words: words.as_ref(), blend: None };
+            let watch = Watch { words: words.as_ref(), ..Watch::default() };
             let eps = session.predict(z, to.t, window, &self.controls, watch)?;
             newest = words.and_then(|w| lock(&w).sum.take());
             Ok(eps)
@@ -123,7 +123,7 @@ impl Run<'_> {
         let maps = Mutex::new(Maps::new());
         if let Some(source) = source {
             let blend = self.blend(step, &maps, Role::Take, &[], None);
-            let watch = Watch { words: None, blend: Some(&blend) };
+            let watch = Watch { blend: Some(&blend), ..Watch::default() };
             source.predict(&self.source_latents(step, window)?, from.t, window, &self.controls, watch)?;
             source.settle();
         }
@@ -132,7 +132,8 @@ impl Run<'_> {
             None => Vec::new(),
         };
         let blend = self.blend(step, &maps, Role::Give, &alignment, mask.as_ref());
-        let watch = Watch { words: None, blend: source.map(|_| &blend) };
+        let null = self.null(step, window, session)?;
+        let watch = Watch { blend: source.map(|_| &blend), unconditional: null.as_ref(), ..Watch::default() };
         let eps = session.predict(&z, from.t, window, &self.controls, watch)?;
         session.settle();
         let next = match self.parity(step) {

@@ -1,6 +1,7 @@
 //! The editor on tiny random networks: exact invariants, limits, resuming.
 
 mod editor;
+mod null;
 mod roundtrip;
 mod sets;
 mod tuning;
