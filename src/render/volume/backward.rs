@@ -145,7 +145,7 @@ impl VolumeRenderer {
         Ok(Some(weight_grad))
     }
 
-    fn network_backward(
+    pub(super) fn network_backward(
         &self,
         (points, active_levels): (usize, u32),
         positions: &Buffer,
@@ -162,7 +162,7 @@ impl VolumeRenderer {
     }
 
     /// The MLP's gradient is small and sums over all samples: any NaN of the pass shows in it.
-    fn check_gradient(&self) -> Result<()> {
+    pub(super) fn check_gradient(&self) -> Result<()> {
         if read_f32(&*self.device, &self.mlp.grad, self.mlp.len)?.iter().all(|g| g.is_finite()) {
             return Ok(());
         }

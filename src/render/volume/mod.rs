@@ -3,6 +3,7 @@
 mod backward;
 pub(super) mod buffers;
 mod config;
+mod points;
 mod query;
 mod renderer;
 mod state;
