@@ -19,6 +19,7 @@ mod health;
 mod latent;
 mod linear;
 pub(crate) mod memory;
+mod normals;
 mod optimize;
 pub(crate) mod pace;
 pub(crate) mod penalty;
@@ -26,6 +27,7 @@ pub(crate) mod picture;
 pub(crate) mod preview;
 pub(crate) mod product;
 pub mod prompt;
+mod refine;
 pub(crate) mod reporter;
 mod resume;
 mod rig;
@@ -89,8 +91,11 @@ pub fn run_with(
     let mut run = optimize::Run::new(job, device, guide, cancel)?;
     let first = resume::begin(job, &mut run, &mut reporter)?;
     asset::replace(&job.folder.file("config.toml"), job.config.to_toml()?.as_bytes())?;
-    reporter.emit(&Event::StageStarted { stage: Stage::Optimize });
+    if job.config.optim.steps > 0 {
+        reporter.emit(&Event::StageStarted { stage: Stage::Optimize });
+    }
     run.optimize(first, &mut timings, &mut reporter)?;
+    run.refine(first, &mut timings, &mut reporter)?;
     let finished = product::make(&run, cancel, &mut timings, &mut reporter)?;
     let summary = Summary {
         output: job.folder.product().to_owned(),

@@ -6,7 +6,10 @@ use std::path::PathBuf;
 use glam::Vec3;
 use image::{ImageFormat, Rgb, RgbImage};
 
+use super::refine::rig_of;
 use super::{Job, picture, rig};
+use crate::refine::{Refinement, Shot};
+use crate::render::surface::SurfaceOutput;
 use crate::render::volume::{Background, Mode, RenderOptions, RenderOutput, VolumeRenderer};
 use crate::{Error, Result, asset};
 
@@ -24,6 +27,16 @@ pub(super) fn write(job: &Job, renderer: &mut VolumeRenderer, step: u32) -> Resu
     let output = renderer.render(&cameras, Background::Solid(&[BACKGROUND; VIEWS]), options)?;
     let path = job.folder.file("preview.png");
     asset::replace(&path, &png(&tile(&output))?)?;
+    Ok(path)
+}
+
+/// The same of the second stage's surface.
+pub(super) fn write_surface(job: &Job, surface: &mut Refinement) -> Result<PathBuf> {
+    let cameras = rig::turntable(&rig_of(&job.config).camera, VIEWS as u32, job.config.output.preview_size);
+    let shot = Shot { cameras: &cameras, backgrounds: &[BACKGROUND; VIEWS], normals: false, step: u32::MAX };
+    let SurfaceOutput { views, width, height, rgb, .. } = surface.render(&shot)?;
+    let path = job.folder.file("preview.png");
+    asset::replace(&path, &png(&tile(&RenderOutput { views, width, height, rgb, ..Default::default() }))?)?;
     Ok(path)
 }
 
