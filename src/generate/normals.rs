@@ -50,12 +50,12 @@ mod tests {
 
     #[test]
     fn planes_have_their_values_and_their_gradient_is_the_transpose() {
-        let normal = [0.0, 0.6, 0.8, 0.0, 0.0, 0.0, -0.5, 0.0, 0.0, 1.0, 0.0, 0.0];
+        let normal = [0.0, 0.5, 0.75, 0.0, 0.0, 0.0, -0.5, 0.0, 0.0, 1.0, 0.0, 0.0];
         let mask = [1.0, 0.0, 0.5, 1.0];
         assert_eq!(
             picture(&normal, &mask, 2),
             [
-                0.0, -1.0, 0.6, -1.0, 0.8, -1.0, // First view: x of both pixels, y, z.
+                0.0, -1.0, 0.5, -1.0, 0.75, -1.0, // First view: x of both pixels, y, z.
                 -1.0, 1.0, -0.5, 0.0, -0.5, 0.0,
             ]
         );
