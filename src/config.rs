@@ -9,6 +9,7 @@ pub mod layers;
 mod limits;
 pub mod methods;
 pub mod presets;
+mod refine;
 mod tables;
 
 use serde::{Deserialize, Serialize};
@@ -19,6 +20,7 @@ use crate::field::{AdamConfig, FieldConfig};
 use crate::mesh::MeshOptions;
 use crate::render::volume::VolumeConfig;
 pub use crate::suggest::nearest;
+pub use refine::{RefineConfig, RefineStart};
 pub use tables::{
     CameraConfig, Latents, Method, OptimConfig, OutputConfig, Recompute, RegularizeConfig, SdsConfig,
     ShadingConfig, SketchConfig, VsdConfig,
@@ -56,6 +58,8 @@ pub struct Config {
     pub optim: OptimConfig,
     /// Adam.
     pub adam: AdamConfig,
+    /// The second stage.
+    pub refine: RefineConfig,
     /// From field to triangles.
     pub mesh: MeshOptions,
     /// What is made beside the asset.
@@ -81,6 +85,7 @@ impl Default for Config {
             regularize: RegularizeConfig::default(),
             optim: OptimConfig::default(),
             adam: AdamConfig::default(),
+            refine: RefineConfig::default(),
             mesh: MeshOptions::default(),
             export: ExportOptions::default(),
             output: OutputConfig::default(),
@@ -111,6 +116,11 @@ impl Config {
     /// [`crate::Error::Invalid`] with the key, the value and the limits.
     pub fn validate(&self) -> Result<()> {
         limits::validate(self)
+    }
+
+    /// Steps of both stages.
+    pub fn steps(&self) -> u32 {
+        self.optim.steps + self.refine.steps
     }
 
     /// Main memory the run needs, in bytes, apart from the prior's weights and activations.

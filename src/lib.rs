@@ -21,6 +21,7 @@ pub mod mesh;
 pub mod paint;
 pub mod prior;
 pub mod prompts;
+pub mod refine;
 pub mod render;
 pub mod rng;
 pub mod sample;

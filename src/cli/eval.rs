@@ -1,8 +1,8 @@
 //! `gen3d eval`: assets and priors before an independent judge.
 
 mod consistency;
-mod methods;
 mod interpolate;
+mod methods;
 mod r_precision;
 mod video;
 

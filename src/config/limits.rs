@@ -2,8 +2,10 @@
 
 use std::fmt::Display;
 
-use super::{Config, Latents, Method};
+use super::{Config, Latents, Method, RefineConfig, RefineStart};
 use crate::distill::debias::Vocabulary;
+use crate::mesh::implicit::MAX_CELLS;
+use crate::refine::SurfaceStage;
 use crate::render::volume::VolumeRenderer;
 use crate::{Error, Result};
 
@@ -34,6 +36,7 @@ pub(super) fn validate(c: &Config) -> Result<()> {
     within("regularize.opaque_from", c.regularize.opaque_from, 0.0, 1.0)?;
     within("optim.retries", c.optim.retries, 0, 10)?;
     optim(c)?;
+    refine(&c.refine)?;
     c.mesh.validate()?;
     c.export.validate()?;
     within("output.sheet_size", c.output.sheet_size, 16, 2048)?;
@@ -116,7 +119,8 @@ fn shading(c: &Config) -> Result<()> {
 }
 
 fn optim(c: &Config) -> Result<()> {
-    within("optim.steps", c.optim.steps, 1, 100_000)?;
+    let alone = c.refine.steps > 0 && c.refine.start == RefineStart::Ball;
+    within("optim.steps", c.optim.steps, u32::from(!alone), 100_000)?;
     within("optim.warmup", c.optim.warmup, 0, 100_000)?;
     within("optim.final_rate", c.optim.final_rate, 0.0, 1.0)?;
     for (key, rate) in [
@@ -131,13 +135,60 @@ fn optim(c: &Config) -> Result<()> {
     within("adam.eps", c.adam.eps, 1e-30, 1.0)
 }
 
+fn refine(r: &RefineConfig) -> Result<()> {
+    within("refine.steps", r.steps, 0, 100_000)?;
+    within("refine.resolution", r.resolution, 8, MAX_CELLS)?;
+    within("refine.views", r.views, 1, 64)?;
+    within("refine.size", r.size, 16, 1024)?;
+    within("refine.supersample", r.supersample, 1, 4)?;
+    if r.fov != 0.0 {
+        within("refine.fov", r.fov, 5.0, 120.0)?;
+    }
+    if r.distance != 0.0 {
+        within("refine.distance", r.distance, 1.2, 10.0)?;
+    }
+    within("refine.guidance_scale", r.guidance_scale, 0.0, 1000.0)?;
+    within("refine.normals_scale", r.normals_scale, 0.0, 1000.0)?;
+    r.timesteps.check().map_err(|e| Error::invalid("refine.timesteps", e.to_string()))?;
+    for (key, rate) in [
+        ("refine.lr_sdf", r.lr_sdf),
+        ("refine.lr_deform", r.lr_deform),
+        ("refine.lr_weights", r.lr_weights),
+        ("refine.lr_grid", r.lr_grid),
+        ("refine.lr_mlp", r.lr_mlp),
+        ("refine.final_rate", r.final_rate),
+    ] {
+        within(key, rate, 0.0, 1.0)?;
+    }
+    within("refine.latents_until", r.latents_until, 0.0, 1.0)?;
+    within("refine.normals_until", r.normals_until, 0.0, 1.0)?;
+    if r.normals_until < r.latents_until {
+        return Err(Error::invalid("refine.normals_until", "must not be below refine.latents_until"));
+    }
+    within("refine.mask", r.mask, 0.0, 10_000.0)?;
+    for (key, weight) in [
+        ("refine.regularize.normal_consistency", r.regularize.normal_consistency),
+        ("refine.regularize.laplacian", r.regularize.laplacian),
+        ("refine.regularize.sign_changes", r.regularize.sign_changes),
+        ("refine.regularize.deviation", r.regularize.deviation),
+    ] {
+        within(key, weight, 0.0, 100_000.0)?;
+    }
+    Ok(())
+}
+
 /// Upper bounds: the field, and the larger of the optimisation's and the mesher's working sets.
 pub(super) fn memory_estimate(c: &Config) -> u64 {
     let rays = c.camera.views as usize * (c.camera.largest() as usize).pow(2);
     let renderer = VolumeRenderer::memory(&c.field, &c.volume, rays);
     // A third of the bins at most, as measured; the occupancy grid skips the others.
     let work = renderer.work_at_most / 3;
-    u64::from(c.vsd.particles) * renderer.parameters + work.max(c.mesh.memory_bytes() as u64)
+    let r = &c.refine;
+    let surface = match r.steps {
+        0 => 0,
+        _ => SurfaceStage::memory(r.resolution, r.views as usize, r.size as usize, r.supersample as usize),
+    };
+    u64::from(c.vsd.particles) * renderer.parameters + work.max(c.mesh.memory_bytes() as u64).max(surface)
 }
 
 #[cfg(test)]

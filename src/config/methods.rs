@@ -14,7 +14,7 @@ macro_rules! system {
 }
 
 /// Systems: scaled to the embedded prior, and with the numbers of the originals.
-pub const SYSTEMS: [(&str, &str); 9] = [
+pub const SYSTEMS: [(&str, &str); 13] = [
     system!("dreamfusion"),
     system!("dreamfusion-original"),
     system!("sjc"),
@@ -24,12 +24,10 @@ pub const SYSTEMS: [(&str, &str); 9] = [
     system!("hifa"),
     system!("luciddreamer"),
     system!("latent-nerf"),
-];
-
-/// Systems that something is lacking for, and what.
-const NOT_YET: [(&str, &str); 2] = [
-    ("magic3d", "its second stage optimises a mesh, which needs a differentiable rasteriser in the run"),
-    ("fantasia3d", "it optimises a mesh from the start, which needs a differentiable rasteriser in the run"),
+    system!("magic3d"),
+    system!("magic3d-original"),
+    system!("fantasia3d"),
+    system!("fantasia3d-original"),
 ];
 
 /// The layer that `--method NAME` stands for; a system's whole, or of a run that goes on (which has all
@@ -45,9 +43,6 @@ pub fn layer(name: &str, resumed: bool) -> Result<Layer> {
     }
     if LOSSES.contains(&name) {
         return Ok(Layer::one(&origin, "method", name));
-    }
-    if let Some((_, why)) = NOT_YET.iter().find(|(n, _)| *n == name) {
-        return Err(Error::invalid("--method", format!("{name} is not there yet: {why}")).hint(list()));
     }
     let error = Error::invalid("--method", format!("there is no method `{name}`"));
     let names = LOSSES.into_iter().chain(SYSTEMS.iter().map(|(n, _)| *n));
@@ -65,7 +60,7 @@ fn list() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Config, Method, layers};
+    use crate::config::{Config, Method, RefineStart, layers};
 
     #[test]
     fn every_method_resolves_over_the_defaults_and_losses_are_those_of_the_configuration() {
@@ -93,11 +88,21 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_there_says_what_is_lacking_and_what_there_is() {
-        for (name, what) in [("fantasia3d", "from the start"), ("magic3d", "second stage")] {
-            let e = layer(name, false).unwrap_err();
-            assert!(e.is_usage() && e.to_string().contains("not there yet") && e.to_string().contains(what));
-        }
+    fn second_stages_are_those_of_their_systems() {
+        let of = |name| layers::resolve(&[layer(name, false).unwrap()]).unwrap();
+        let [magic, fantasia] = ["magic3d-original", "fantasia3d-original"].map(of);
+        assert_eq!((magic.optim.steps, magic.refine.steps, magic.refine.size), (10_000, 5000, 512));
+        assert_eq!((fantasia.optim.steps, fantasia.refine.start), (0, RefineStart::Ball));
+        // 1000 of 10,000 steps of geometry by latents; 5000 of appearance.
+        let at = |share: f64| (share * f64::from(fantasia.refine.steps)).round();
+        assert_eq!(
+            (at(fantasia.refine.latents_until), at(fantasia.refine.normals_until)),
+            (1000.0, 10_000.0)
+        );
+    }
+
+    #[test]
+    fn what_is_not_there_says_what_there_is() {
         let e = layer("dreamfuson", false).unwrap_err();
         assert!(e.hint_text().unwrap().starts_with("did you mean `dreamfusion`? losses: sds, sjc, vsd"));
     }

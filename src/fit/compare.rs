@@ -10,6 +10,7 @@ use crate::Result;
 use crate::asset::Asset;
 use crate::generate::event::FitScore;
 use crate::generate::{picture, preview};
+use crate::refine::{Refinement, Shot};
 use crate::render::color::linear_to_srgb;
 use crate::render::raster::{Instance, Lighting, PreparedAsset, render_scene};
 use crate::render::sheet::contact_sheet;
@@ -75,6 +76,26 @@ pub(super) fn preview(
             View { lens: view.lens.reduced(stride), picture: view.picture.reduced(stride), ..view.clone() };
         let pictures = seen_and_field(scene, renderer, &small, step)?;
         for (row, colors) in rows.iter_mut().zip(pictures) {
+            row.push(image(&colors, small.lens.width, small.lens.height));
+        }
+    }
+    Ok(sheet(rows.into()))
+}
+
+/// The same with the second stage's surface below, before white; only of the views that it can be seen from.
+pub(super) fn preview_surface(scene: &Scene, refinement: &mut Refinement, size: u32) -> Result<RgbImage> {
+    let views = judges(scene);
+    let mut rows = [Vec::new(), Vec::new()];
+    for view in views.iter().step_by(views.len().div_ceil(SHOWN)) {
+        let stride = view.lens.width.max(view.lens.height).div_ceil(size);
+        let small =
+            View { lens: view.lens.reduced(stride), picture: view.picture.reduced(stride), ..view.clone() };
+        let Some(camera) = rays::pinhole(&small, &scene.place) else { continue };
+        let shot = Shot { cameras: &[camera], backgrounds: &[WHITE], normals: false, step: u32::MAX };
+        let output = refinement.render(&shot)?;
+        let found: Vec<Vec3> = output.rgb.as_chunks::<3>().0.iter().map(|c| Vec3::from_array(*c)).collect();
+        let seen = rays::whole(&small, &scene.place, WHITE).colors;
+        for (row, colors) in rows.iter_mut().zip([seen, found]) {
             row.push(image(&colors, small.lens.width, small.lens.height));
         }
     }

@@ -13,7 +13,7 @@ use serde_json::json;
 
 use crate::config::Config;
 use crate::config::layers::Layer;
-use crate::generate::checkpoint::Checkpoint;
+use crate::generate::checkpoint::{Checkpoint, State};
 use crate::generate::event::{Event, Listener, Stage, Summary};
 use crate::generate::folder::RunFolder;
 use crate::generate::reporter::Reporter;
@@ -21,6 +21,7 @@ use crate::generate::timing::Timings;
 use crate::generate::{memory, product};
 use crate::gpu::backend::Device;
 use crate::mesh::{MeshReport, TriMesh};
+use crate::refine::Refinement;
 use crate::{Error, Result, asset};
 
 pub mod chamfer;
@@ -29,6 +30,7 @@ pub mod dataset;
 mod optimize;
 pub mod placement;
 mod rays;
+mod refine;
 #[cfg(test)]
 mod tests;
 
@@ -91,7 +93,7 @@ pub fn run_on(
     job.folder.create()?;
     let mut reporter = Reporter::new(&job.folder, listener);
     let mut run = optimize::Run::new(job, &scene, device, cancel)?;
-    let first = begin(job, &scene, &mut run, &mut reporter)?;
+    let (first, state) = begin(job, &scene, &mut run, &mut reporter)?;
     asset::replace(&job.folder.file("config.toml"), job.config.to_toml()?.as_bytes())?;
     reporter.emit(&Event::Started {
         what: job.pictures.display().to_string(),
@@ -101,7 +103,25 @@ pub fn run_on(
     });
     reporter.emit(&Event::StageStarted { stage: Stage::Optimize });
     run.optimize(first, &mut timings, &mut reporter)?;
-    let (asset, mesh) = product(job, &scene, &run, cancel, &mut timings, &mut reporter)?;
+    let border = job.config.optim.steps;
+    let refined = match (job.config.refine.steps, refine::hindrance(&scene)) {
+        (0, _) => None,
+        (_, Some(why)) => {
+            reporter.emit(&Event::warning(format!("there is no second stage: {why}")));
+            None
+        }
+        _ => {
+            reporter.emit(&Event::StageStarted { stage: Stage::Refine });
+            // A state before the border is the field's alone.
+            let state = state.as_ref().filter(|_| first > border);
+            let mut stage = timings.time("refine.begin", || {
+                refine::Run::new(job, &scene, device, &run.renderer, state, cancel)
+            })?;
+            stage.optimize(first.max(border), &mut timings, &mut reporter)?;
+            Some(stage.refinement)
+        }
+    };
+    let (asset, mesh) = product(job, &scene, &run, refined.as_ref(), cancel, &mut timings, &mut reporter)?;
     reporter.emit(&Event::StageStarted { stage: Stage::Compare });
     let score = timings.time("compare", || {
         let compared = compare::Compared::new(&scene, &mut run.renderer, &asset, job.config.optim.steps)?;
@@ -143,13 +163,13 @@ impl Scene {
     }
 }
 
-/// Step 0, or the newest checkpoint's.
+/// Step 0, or the newest checkpoint's with its state.
 fn begin(
     job: &Job,
     scene: &Scene,
     run: &mut optimize::Run<'_>,
     reporter: &mut Reporter<'_, '_>,
-) -> Result<u32> {
+) -> Result<(u32, Option<State>)> {
     if job.resume
         && let Some((checkpoint, warnings)) = Checkpoint::load_newest(&job.folder)?
     {
@@ -157,7 +177,7 @@ fn begin(
         run.renderer.load_state(&checkpoint.state)?;
         warnings.into_iter().for_each(|w| reporter.emit(&Event::warning(w)));
         reporter.emit(&Event::Resumed { step: checkpoint.step });
-        return Ok(checkpoint.step);
+        return Ok((checkpoint.step, Some(checkpoint.state)));
     }
     Checkpoint::remove_all(&job.folder)?;
     job.folder.forget_previews();
@@ -165,7 +185,7 @@ fn begin(
     if job.resume {
         reporter.emit(&Event::warning("there is no checkpoint to resume; starting from the beginning"));
     }
-    Ok(0)
+    Ok((0, None))
 }
 
 /// A run continues only what it would itself have begun.
@@ -181,17 +201,18 @@ fn verify(job: &Job, scene: &Scene, checkpoint: &Checkpoint) -> Result<()> {
     if !keys.is_empty() {
         return refuse(format!("the interrupted run had another {}", keys.join(", ")));
     }
-    if checkpoint.step > job.config.optim.steps {
+    if checkpoint.step > job.config.steps() {
         return refuse(format!("the checkpoint has {} steps", checkpoint.step));
     }
     Ok(())
 }
 
-/// Meshes the field in the pictures' world and writes the asset.
+/// Meshes the field, or takes the refined surface, in the pictures' world and writes the asset.
 fn product(
     job: &Job,
     scene: &Scene,
     run: &optimize::Run<'_>,
+    refined: Option<&Refinement>,
     cancel: &AtomicBool,
     timings: &mut Timings,
     reporter: &mut Reporter<'_, '_>,
@@ -202,7 +223,10 @@ fn product(
             *p = scene.place.to_world(p.as_dvec3()).as_vec3();
         }
     };
-    let (mut asset, report) = product::mesh(&run.renderer, &job.config.mesh, &place, cancel)?;
+    let (mut asset, report) = match refined {
+        Some(refined) => product::refined(refined, &job.config.mesh, &place, cancel)?,
+        None => product::mesh(&run.renderer, &job.config.mesh, &place, cancel)?,
+    };
     for part in &report.timings {
         timings.add(&format!("mesh.{:?}", part.stage).to_lowercase(), part.seconds);
     }
@@ -210,7 +234,7 @@ fn product(
     let c = &job.config;
     let settings = json!({
         "field": c.field, "volume": c.volume, "regularize": c.regularize, "optim": c.optim,
-        "adam": c.adam, "mesh": c.mesh, "rays": optimize::rays(c),
+        "adam": c.adam, "refine": c.refine, "mesh": c.mesh, "rays": optimize::rays(c),
     });
     asset.extras.insert("generator".into(), concat!("gen3d ", env!("CARGO_PKG_VERSION")).into());
     asset

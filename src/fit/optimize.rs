@@ -115,7 +115,7 @@ impl<'a> Run<'a> {
         timings.time("optimize.occupancy", || self.renderer.update_occupancy(step))?;
         Ok(FitStep {
             step: step + 1,
-            steps: c.optim.steps,
+            steps: c.steps(),
             psnr: compare::psnr(error) as f32,
             opacity,
             regularizer: penalty.value as f32,
@@ -165,7 +165,7 @@ impl<'a> Run<'a> {
 
 /// Mean squared difference in sRGB of linear colours, and its gradient by the first (through the exact
 /// slope of the transfer curve).
-fn squared_error(rgb: &[f32], wanted: &[f32]) -> (f64, Vec<f32>) {
+pub(super) fn squared_error(rgb: &[f32], wanted: &[f32]) -> (f64, Vec<f32>) {
     let scale = 1.0 / rgb.len().max(1) as f64;
     let mut error = 0.0;
     let gradient = rgb

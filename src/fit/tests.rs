@@ -27,6 +27,11 @@ bins = 96
 occupancy_resolution = 32
 [optim]
 steps = 200
+[refine]
+steps = 0
+resolution = 32
+size = 32
+supersample = 2
 [mesh]
 resolution = 64
 triangles = 5000
@@ -92,22 +97,45 @@ fn an_apple_comes_back_from_its_pictures() {
 }
 
 #[test]
+fn a_second_stage_brings_the_mesh_nearer_to_pictures_that_it_was_not_made_from() {
+    let dir = tempfile::tempdir().unwrap();
+    let truth = apple(&dir.path().join("apple"));
+    let first = "[optim]\nsteps = 120\n";
+    let before = fit(&job(dir.path(), "a.glb", first), Some(&truth)).unwrap();
+    {
+        let extractor = "dmtet";
+        let more = format!("{first}[refine]\nsteps = 60\nextractor = \"{extractor}\"\n");
+        let job = job(dir.path(), &format!("{extractor}.glb"), &more);
+        let after = fit(&job, Some(&truth)).unwrap();
+        eprintln!("{extractor}: {before:?} {after:?}");
+        assert_eq!(before.field_psnr, after.field_psnr, "the field is left as it is");
+        assert!(after.mesh_psnr.unwrap() > before.mesh_psnr.unwrap() + 0.5, "{before:?} {after:?}");
+        assert!(after.chamfer.unwrap() < before.chamfer.unwrap() + 0.001, "{before:?} {after:?}");
+        let product = crate::asset::load(job.folder.product()).unwrap();
+        assert!(product.triangle_count() <= 5000);
+    }
+}
+
+#[test]
 fn an_interrupted_fit_goes_on_to_the_same_bytes() {
     let dir = tempfile::tempdir().unwrap();
     apple(&dir.path().join("apple"));
-    let short = "[optim]\nsteps = 24\n[camera]\nsize = 16\n[mesh]\nthreshold = 1.0\n";
+    let short = "[optim]\nsteps = 24\n[camera]\nsize = 16\n[refine]\nsteps = 8\n[mesh]\nthreshold = 1.0\n";
     let whole = job(dir.path(), "whole.glb", short);
     fit(&whole, None).unwrap();
     let mut halves = job(dir.path(), "halves.glb", short);
-    let cancel = AtomicBool::new(false);
-    let mut listen = |e: &Event| {
-        if matches!(e, Event::FitStep(s) if s.step == 11) {
-            cancel.store(true, Ordering::Relaxed);
-        }
-    };
-    let stopped = run_on(&halves, &Device::cpu(), None, &cancel, &mut listen);
-    assert!(matches!(stopped, Err(Error::Interrupted)));
-    halves.resume = true;
+    // In the first stage, on the border, and in the second.
+    for last in [11, 24, 29] {
+        let cancel = AtomicBool::new(false);
+        let mut listen = |e: &Event| {
+            if matches!(e, Event::FitStep(s) if s.step == last) {
+                cancel.store(true, Ordering::Relaxed);
+            }
+        };
+        let stopped = run_on(&halves, &Device::cpu(), None, &cancel, &mut listen);
+        assert!(matches!(stopped, Err(Error::Interrupted)), "{last}: {stopped:?}");
+        halves.resume = true;
+    }
     fit(&halves, None).unwrap();
     let bytes = |job: &Job| std::fs::read(job.folder.product()).unwrap();
     assert!(bytes(&whole) == bytes(&halves));
@@ -128,7 +156,11 @@ fn a_scene_with_its_background_is_learned_with_it() {
     let blue = glam::Vec3::new(0.2, 0.4, 0.8);
     let options = write::Options { views: 24, size: 32, background: Some(blue), lighting: Lighting::flat() };
     write::write(&asset, &folder, &options).unwrap();
-    let score = fit(&job(dir.path(), "b.glb", "[optim]\nsteps = 150\n"), None).unwrap();
+    // A mesh cannot show what is behind it: there is a warning, and no second stage.
+    let job = job(dir.path(), "b.glb", "[optim]\nsteps = 150\n[refine]\nsteps = 5\n");
+    let score = fit(&job, None).unwrap();
+    let log = std::fs::read_to_string(job.folder.file("log.jsonl")).unwrap();
+    assert!(log.contains("there is no second stage") && !log.contains("\"refine\""), "{log}");
     eprintln!("{score:?}");
     assert!(score.field_psnr > 22.0 && score.mesh_psnr.is_none(), "{score:?}");
 }

@@ -18,6 +18,8 @@ pub enum Stage {
     Pictures,
     /// Optimising the field.
     Optimize,
+    /// Optimising the surface.
+    Refine,
     /// From field to textured triangles.
     Mesh,
     /// Writing the files.
@@ -33,6 +35,7 @@ impl Stage {
             Self::Prior => "loading the prior",
             Self::Pictures => "reading the pictures",
             Self::Optimize => "optimising",
+            Self::Refine => "refining",
             Self::Mesh => "meshing",
             Self::Export => "writing",
             Self::Compare => "comparing",

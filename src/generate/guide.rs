@@ -6,10 +6,23 @@ use super::timing::Timings;
 use crate::Result;
 use crate::render::camera::Camera;
 
+/// What pictures are of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Shown {
+    /// Colours.
+    #[default]
+    Colors,
+    /// Normals, as colours.
+    Normals,
+    /// Normals and coverage, which stand for latents as they are (four channels).
+    NormalLatents,
+}
+
 /// The pictures of one step.
 #[derive(Debug, Clone, Copy)]
 pub struct Views<'a> {
-    /// `[views, 3, size, size]`, sRGB in [−1, 1].
+    /// `[views, 3, size, size]`, sRGB in [−1, 1] (linear for normals); four channels for
+    /// [`Shown::NormalLatents`].
     pub pixels: &'a [f32],
     /// Pixels along a side.
     pub size: usize,
@@ -17,10 +30,14 @@ pub struct Views<'a> {
     pub cameras: &'a [Camera],
     /// The optimisation step; keys the guide's random numbers.
     pub step: u32,
-    /// How much of the run is done, 0 … 1; moves what anneals.
+    /// How much of the stage is done, 0 … 1; moves what anneals.
     pub progress: f64,
     /// Seed of the guide's random numbers: another one for each particle and each attempt.
     pub seed: u64,
+    /// Pictures of the second stage's surface.
+    pub second_stage: bool,
+    /// What they are of.
+    pub shown: Shown,
 }
 
 /// What a guide says about them.

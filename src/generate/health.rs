@@ -52,6 +52,11 @@ impl Health {
         }
     }
 
+    /// After a step of the second stage that was not left out.
+    pub(super) fn worked(&mut self) {
+        self.broken = 0;
+    }
+
     /// After a step that was left out; true if it was one too many.
     pub(super) fn broke(&mut self) -> bool {
         self.broken += 1;

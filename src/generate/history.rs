@@ -26,7 +26,7 @@ pub(crate) struct Due {
 impl Due {
     /// What is due after `done` steps.
     pub(crate) fn after(done: u32, config: &Config) -> Self {
-        let (c, steps) = (&config.output, config.optim.steps);
+        let (c, steps) = (&config.output, config.steps());
         let preview = c.preview_every > 0 && (done.is_multiple_of(c.preview_every) || done == steps);
         let every = c.history_every.max(steps.div_ceil(ROWS));
         let row = (c.history_every > 0 && done.is_multiple_of(every)).then(|| done / every - 1);

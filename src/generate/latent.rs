@@ -6,7 +6,7 @@
 use candle_core::{Device, Tensor, Var};
 
 use super::checkpoint::State;
-use super::guide::{Guidance, Guide, Views};
+use super::guide::{Guidance, Guide, Shown, Views};
 use super::linear::Linear;
 use super::memory::Need;
 use super::timing::Timings;
@@ -28,6 +28,8 @@ const IMAGE_LIMIT: f64 = 10.0;
 pub(super) struct LatentGuide {
     prior: Prior,
     sds: Sds,
+    /// The second stage's.
+    second: Sds,
     config: Config,
     guidance: guidance::Guidance,
     words: Words,
@@ -73,11 +75,20 @@ impl LatentGuide {
             .hint("`gen3d image --init --mask` uses it; 3D needs a model that draws from noise"));
         }
         let factor = prior.vae.factor() as u32;
-        let sizes = match config.sds.prior_size {
+        let mut sizes = match config.sds.prior_size {
             _ if config.sds.latents == Latents::Linear => Vec::new(),
             0 => vec![("camera.size", config.camera.size), ("camera.late_size", config.camera.late_size)],
             size => vec![("sds.prior_size", size)],
         };
+        if config.refine.steps > 0 && config.sds.prior_size == 0 {
+            sizes.push(("refine.size", config.refine.size));
+        }
+        let channels = prior.unet.config.latent_channels();
+        if config.refine.steps > 0 && config.refine.latents_until > 0.0 && channels != 4 {
+            let reason =
+                format!("normals and coverage are four channels, this prior's latents have {channels}");
+            return Err(Error::invalid("refine.latents_until", reason));
+        }
         if let Some((key, size)) = sizes.into_iter().find(|(_, size)| !size.is_multiple_of(factor)) {
             return Err(Error::invalid(
                 key,
@@ -98,8 +109,11 @@ impl LatentGuide {
             Latents::Encoder => None,
         };
         let sds = Sds::new(prior.schedule.clone(), config.sds.loss())?;
+        let loss =
+            crate::distill::SdsConfig { timesteps: config.refine.timesteps.clone(), ..config.sds.loss() };
+        let second = Sds::new(prior.schedule.clone(), loss)?;
         let (config, recompute) = (config.clone(), need.recompute_encoder);
-        Ok(Self { sds, guidance, words, linear, estimator, prior, config, recompute })
+        Ok(Self { sds, second, guidance, words, linear, estimator, prior, config, recompute })
     }
 
     /// Words of the prompt that the prior has not learned ([`Prior::strangers`]).
@@ -118,8 +132,8 @@ impl LatentGuide {
     }
 
     /// Latents of pictures.
-    fn encode(&self, shown: &Tensor, timings: &mut Timings) -> Result<Latent> {
-        if let Some(linear) = &self.linear {
+    fn encode(&self, shown: &Tensor, second_stage: bool, timings: &mut Timings) -> Result<Latent> {
+        if let Some(linear) = self.linear.as_ref().filter(|_| !second_stage) {
             return linear.latents(shown).map(Latent::Tape);
         }
         timings.time("optimize.encode", || {
@@ -156,23 +170,50 @@ impl LatentGuide {
         let mut model = UnetPredictor::new(&self.prior, said.without, said.with);
         model.negatives = said.negatives;
         model.cameras = self.prior.is_camera_conditioned().then(|| cameras.clone());
-        let scale = self.guidance.scale;
-        let guidance = guidance::Guidance { negatives: said.weights, ..self.guidance.clone() };
+        let r = &self.config.refine;
+        let or = |scale: f64, other: f64| if scale > 0.0 { scale } else { other };
+        let second = or(r.guidance_scale, self.guidance.scale);
+        let (sds, scale) = match (views.second_stage, views.shown) {
+            (false, _) => (&self.sds, self.guidance.scale),
+            (true, Shown::Colors) => (&self.second, second),
+            (true, _) => (&self.second, or(r.normals_scale, second)),
+        };
+        let guidance = guidance::Guidance { scale, negatives: said.weights, ..self.guidance.clone() };
         let guided = Guided { model: &model, guidance: &guidance };
+        if views.shown != Shown::Colors {
+            // What estimates a score has learned colours.
+            return sds.gradient(z, &guided, at.step, at.progress, at.seed);
+        }
         match (self.config.method, &self.estimator) {
-            (Method::Sjc, _) => self.sds.jacobian(z, &guided, self.config.sds.variance_reduced, at),
-            (Method::Csd, _) => self.sds.classifier(z, &model, scale, at),
-            (Method::Nfsd, _) => self.sds.noise_free(z, &model, scale, at),
+            (Method::Sjc, _) => sds.jacobian(z, &guided, self.config.sds.variance_reduced, at),
+            (Method::Csd, _) => sds.classifier(z, &model, scale, at),
+            (Method::Nfsd, _) => sds.noise_free(z, &model, scale, at),
             (Method::Ism, _) => {
                 let c = &self.config.sds;
                 let intervals = Intervals { steps: c.ism_steps, interval: c.ism_interval };
                 let none = guidance::Guidance::scale(0.0);
                 let plain = Guided { model: &model, guidance: &none };
-                self.sds.interval(z, &guided, &plain as &dyn NoisePredictor, intervals, at)
+                sds.interval(z, &guided, &plain as &dyn NoisePredictor, intervals, at)
             }
-            (Method::Vsd, Some(own)) => self.sds.variational(z, &guided, &own.under(cameras), at),
-            _ => self.sds.gradient(z, &guided, at.step, at.progress, at.seed),
+            (Method::Vsd, Some(own)) => sds.variational(z, &guided, &own.under(cameras), at),
+            _ => sds.gradient(z, &guided, at.step, at.progress, at.seed),
         }
+    }
+
+    /// The loss on normals and coverage at the latents' size, which no encoder has seen (Fantasia3D's first
+    /// steps).
+    fn as_latents(&mut self, views: &Views<'_>, timings: &mut Timings) -> Result<Guidance> {
+        let shape = (views.cameras.len(), 4, views.size, views.size);
+        let planes = Var::from_vec(views.pixels.to_vec(), shape, &self.prior.device)?;
+        let size = match self.config.sds.prior_size as usize {
+            0 => views.size,
+            size => size,
+        };
+        let z = shrunk(planes.as_tensor(), size / self.prior.vae.factor())?;
+        let cameras = embeddings(views.cameras, &self.prior.device)?;
+        let loss = timings.time("optimize.unet", || self.loss(&z, views, &cameras))?;
+        let gradient = pull_back(&z, &loss.gradient, &planes)?;
+        Ok(said(&loss, gradient, 0.0))
     }
 
     /// HiFA's gradient on pictures, weighted; nothing if it has no weight.
@@ -206,6 +247,9 @@ impl Guide for LatentGuide {
     }
 
     fn guide(&mut self, views: &Views<'_>, timings: &mut Timings) -> Result<Guidance> {
+        if views.shown == Shown::NormalLatents {
+            return self.as_latents(views, timings);
+        }
         let shape = (views.cameras.len(), 3, views.size, views.size);
         let pixels = Var::from_vec(views.pixels.to_vec(), shape, &self.prior.device)?;
         let size = match self.config.sds.prior_size as usize {
@@ -213,7 +257,7 @@ impl Guide for LatentGuide {
             size => size,
         };
         let shown = resized(pixels.as_tensor(), size)?;
-        let latent = self.encode(&shown, timings)?;
+        let latent = self.encode(&shown, views.second_stage, timings)?;
         let z = latent.values();
         let cameras = embeddings(views.cameras, &self.prior.device)?;
         let loss = timings.time("optimize.unet", || self.loss(&z, views, &cameras))?;
@@ -225,17 +269,11 @@ impl Guide for LatentGuide {
             gradient.iter_mut().zip(more).for_each(|(g, m)| *g += m);
         }
         let mut learned = 0.0;
-        if let Some(own) = &mut self.estimator {
+        if let (Some(own), Shown::Colors) = (&mut self.estimator, views.shown) {
             let at = At { step: views.step, progress: views.progress, seed: views.seed };
             learned = timings.time("optimize.estimate", || own.learn(&z, &cameras, at))?.loss as f32;
         }
-        let batch = loss.t.len().max(1);
-        Ok(Guidance {
-            gradient,
-            rms: (loss.rms.iter().sum::<f64>() / batch as f64) as f32,
-            timestep: loss.t.iter().sum::<f32>() / batch as f32,
-            learned,
-        })
+        Ok(said(&loss, gradient, learned))
     }
 
     fn state(&self) -> Result<State> {
@@ -249,6 +287,26 @@ impl Guide for LatentGuide {
     fn reset(&mut self) -> Result<()> {
         self.estimator.as_mut().map_or(Ok(()), Estimator::reset)
     }
+}
+
+fn said(loss: &SdsGradient, gradient: Vec<f32>, learned: f32) -> Guidance {
+    let batch = loss.t.len().max(1);
+    Guidance {
+        gradient,
+        rms: (loss.rms.iter().sum::<f64>() / batch as f64) as f32,
+        timestep: loss.t.iter().sum::<f32>() / batch as f32,
+        learned,
+    }
+}
+
+/// Square pictures at a smaller size: the mean over whole blocks if there are any, else bilinear.
+fn shrunk(x: &Tensor, size: usize) -> Result<Tensor> {
+    let (b, c, from, _) = x.dims4()?;
+    if size == 0 || !from.is_multiple_of(size) {
+        return resized(x, size.max(1));
+    }
+    let k = from / size;
+    Ok(x.reshape((b * c * size, k, size, k))?.mean((1, 3))?.reshape((b, c, size, size))?)
 }
 
 /// Square pictures `[B, C, S, S]` at another size, bilinearly between pixel centres (on the tape).
@@ -364,7 +422,16 @@ mod tests {
             let cameras = rig::cameras(&config, step);
             let size = config.camera.size as usize;
             let pixels: Vec<f32> = (0..2 * 3 * size * size).map(|i| (i as f32 * 0.37).sin()).collect();
-            let views = Views { pixels: &pixels, size, cameras: &cameras, step, progress: 0.0, seed: 3 };
+            let views = Views {
+                pixels: &pixels,
+                size,
+                cameras: &cameras,
+                step,
+                progress: 0.0,
+                seed: 3,
+                second_stage: false,
+                shown: Shown::Colors,
+            };
             let got = guide.guide(&views, &mut timings).unwrap();
             assert!(got.gradient.iter().any(|g| *g != 0.0) && got.rms > 0.0, "{method:?}");
             assert_eq!(got.learned > 0.0, method == Method::Vsd);

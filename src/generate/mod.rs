@@ -22,6 +22,7 @@ pub(crate) mod history;
 mod latent;
 mod linear;
 pub(crate) mod memory;
+mod normals;
 pub(crate) mod optimize;
 pub(crate) mod pace;
 pub(crate) mod penalty;
@@ -29,6 +30,7 @@ pub(crate) mod picture;
 pub(crate) mod preview;
 pub(crate) mod product;
 pub mod prompt;
+mod refine;
 pub(crate) mod reporter;
 mod resume;
 mod rig;
@@ -103,11 +105,14 @@ pub fn run_with(
     reporter.emit(&Event::Started {
         what: job.prompt.clone(),
         device: device.name(),
-        steps: job.config.optim.steps,
+        steps: job.config.steps(),
         seed: job.config.seed,
     });
-    reporter.emit(&Event::StageStarted { stage: Stage::Optimize });
+    if job.config.optim.steps > 0 {
+        reporter.emit(&Event::StageStarted { stage: Stage::Optimize });
+    }
     run.optimize(first, &mut timings, &mut reporter)?;
+    run.refine(first, &mut timings, &mut reporter)?;
     let finished = product::make(&run, cancel, &mut timings, &mut reporter)?;
     let summary = Summary {
         output: job.folder.product().to_owned(),

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::checkpoint::{Checkpoint, State};
 use super::event::{Event, StepReport};
-use super::guide::{Guidance, Guide, Views};
+use super::guide::{Guidance, Guide, Shown, Views};
 use super::health::{self, Health, Ill};
 use super::history::Due;
 use super::penalty::{self, Penalty};
@@ -17,25 +17,30 @@ use super::{Job, memory, pace, picture, preview, rig};
 use crate::config::Config;
 use crate::field::AdamConfig;
 use crate::gpu::backend::Device;
+use crate::refine::Refinement;
 use crate::render::volume::{Background, Mode, RenderGrad, RenderOptions, RenderOutput, VolumeRenderer};
 use crate::{Error, Result};
 
 /// What the guide has learned, in a checkpoint.
 const GUIDE: &str = "guide.";
+/// The second stage, in a checkpoint.
+const REFINED: &str = "refined.";
 /// [`Health`], in a checkpoint.
 const HEALTH: &str = "run.health";
 
 /// A run in progress.
 pub(super) struct Run<'a> {
     pub(super) job: &'a Job,
-    device: &'a Device,
+    pub(super) device: &'a Device,
     pub(super) guide: &'a mut dyn Guide,
-    cancel: &'a AtomicBool,
+    pub(super) cancel: &'a AtomicBool,
     /// The fields and their renderers; one, but for VSD.
     pub(super) particles: Vec<VolumeRenderer>,
+    /// Their surfaces, once the second stage has begun.
+    pub(super) surfaces: Vec<Refinement>,
     pub(super) health: Health,
     /// The job's, as this attempt needs it.
-    config: Config,
+    pub(super) config: Config,
     sketch: Option<Sketch>,
 }
 
@@ -49,7 +54,8 @@ impl<'a> Run<'a> {
         let config = job.config.clone();
         let particles = particles(&config, device)?;
         let sketch = Sketch::load(&config.sketch)?;
-        Ok(Self { job, device, guide, cancel, particles, health: Health::default(), config, sketch })
+        let (surfaces, health) = (Vec::new(), Health::default());
+        Ok(Self { job, device, guide, cancel, particles, surfaces, health, config, sketch })
     }
 
     /// Steps `first` … to the end, with previews and checkpoints on the way and a checkpoint at the
@@ -171,7 +177,7 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    fn seed(&self, particle: usize) -> u64 {
+    pub(super) fn seed(&self, particle: usize) -> u64 {
         health::mixed(self.config.seed, 0, particle as u64)
     }
 
@@ -197,7 +203,16 @@ impl<'a> Run<'a> {
         let shown = shading.shown(&output);
         let pixels = picture::to_prior(&shown, cameras.len());
         let size = c.camera.size as usize;
-        let views = Views { pixels: &pixels, size, cameras: &cameras, step, progress, seed: c.seed };
+        let views = Views {
+            pixels: &pixels,
+            size,
+            cameras: &cameras,
+            step,
+            progress,
+            seed: c.seed,
+            second_stage: false,
+            shown: Shown::Colors,
+        };
         let guidance = self.guide.guide(&views, timings)?;
         let by_shown = picture::from_prior(&guidance.gradient, &shown, cameras.len());
         let back = shading.backward(&output, by_shown);
@@ -207,7 +222,7 @@ impl<'a> Run<'a> {
         let report = StepReport {
             step: step + 1,
             learning_rate: c.adam.lr_grid * rate,
-            ..report(&output, &guidance, &penalty, c.optim.steps)
+            ..report(&output, &guidance, &penalty, c.steps())
         };
         sound(&report)?;
         let by_pixels = penalty.gradient(&back.rgb);
@@ -269,7 +284,12 @@ impl<'a> Run<'a> {
         }
     }
 
-    fn checkpoint(&self, step: u32, timings: &mut Timings, reporter: &mut Reporter<'_, '_>) -> Result<()> {
+    pub(super) fn checkpoint(
+        &self,
+        step: u32,
+        timings: &mut Timings,
+        reporter: &mut Reporter<'_, '_>,
+    ) -> Result<()> {
         let path = timings.time("optimize.checkpoint", || {
             let checkpoint = Checkpoint {
                 step,
@@ -292,15 +312,19 @@ impl<'a> Run<'a> {
                 renderer.state()?.into_iter().map(|(name, data)| (format!("{}{name}", prefix(i)), data)),
             );
         }
+        for (i, surface) in self.surfaces.iter().enumerate() {
+            let named = |(name, data)| (format!("{}{REFINED}{name}", prefix(i)), data);
+            all.extend(surface.state()?.into_iter().map(named));
+        }
         all.extend(self.guide.state()?.into_iter().map(|(name, data)| (format!("{GUIDE}{name}"), data)));
         Ok(all)
     }
 
-    /// Goes on from a checkpoint's state.
+    /// Goes on from a checkpoint's state after `step` steps.
     ///
     /// # Errors
     /// If something is missing or does not fit.
-    pub(super) fn load_state(&mut self, state: &State) -> Result<()> {
+    pub(super) fn load_state(&mut self, state: &State, step: u32) -> Result<()> {
         let below = |prefix: &str| -> State {
             let cut = |(name, data): (&String, &Vec<f32>)| {
                 Some((name.strip_prefix(prefix)?.to_owned(), data.clone()))
@@ -311,6 +335,13 @@ impl<'a> Run<'a> {
         self.begin_attempt()?;
         for (i, renderer) in self.particles.iter_mut().enumerate() {
             renderer.load_state(&below(&prefix(i)))?;
+        }
+        if step > self.config.optim.steps {
+            let resume = |(i, field): (usize, &VolumeRenderer)| {
+                let state = below(&format!("{}{REFINED}", prefix(i)));
+                Refinement::resume(self.device, &self.config.refine, field, &state)
+            };
+            self.surfaces = self.particles.iter().enumerate().map(resume).collect::<Result<_>>()?;
         }
         self.guide.load_state(&below(GUIDE))
     }
@@ -354,16 +385,16 @@ pub(crate) fn norm(x: &[f32]) -> f32 {
 }
 
 /// Every `every` steps; never for 0.
-fn due(done: u32, every: u32) -> bool {
+pub(super) fn due(done: u32, every: u32) -> bool {
     every > 0 && done.is_multiple_of(every)
 }
 
-fn mean(x: &[f32]) -> f32 {
+pub(super) fn mean(x: &[f32]) -> f32 {
     x.iter().sum::<f32>() / x.len().max(1) as f32
 }
 
 /// A step whose numbers are none must not be learned from.
-fn sound(report: &StepReport) -> Result<()> {
+pub(super) fn sound(report: &StepReport) -> Result<()> {
     let numbers = [
         ("the guidance", report.guidance),
         ("the gradient", report.gradient),

@@ -7,7 +7,10 @@ use glam::Vec3;
 use image::{ImageFormat, Rgb, RgbImage};
 
 use super::history::Due;
+use super::refine::rig_of;
 use super::{Job, picture, rig};
+use crate::refine::{Refinement, Shot};
+use crate::render::surface::SurfaceOutput;
 use crate::render::volume::{Background, Mode, RenderOptions, RenderOutput, VolumeRenderer};
 use crate::{Error, Result};
 
@@ -24,6 +27,15 @@ pub(super) fn write(job: &Job, renderer: &mut VolumeRenderer, done: u32, due: Du
     let cameras = rig::turntable(&job.config.camera, VIEWS as u32, job.config.output.preview_size);
     let options = RenderOptions { step, mode: Mode::Eval, normals: false };
     let output = renderer.render(&cameras, Background::Solid(&[BACKGROUND; VIEWS]), options)?;
+    due.write(&job.folder, &tile(&output, ROW), &tile(&output, VIEWS))
+}
+
+/// The same of the second stage's surface.
+pub(super) fn write_surface(job: &Job, surface: &mut Refinement, due: Due) -> Result<Vec<PathBuf>> {
+    let cameras = rig::turntable(&rig_of(&job.config).camera, VIEWS as u32, job.config.output.preview_size);
+    let shot = Shot { cameras: &cameras, backgrounds: &[BACKGROUND; VIEWS], normals: false, step: u32::MAX };
+    let SurfaceOutput { views, width, height, rgb, .. } = surface.render(&shot)?;
+    let output = RenderOutput { views, width, height, rgb, ..Default::default() };
     due.write(&job.folder, &tile(&output, ROW), &tile(&output, VIEWS))
 }
 

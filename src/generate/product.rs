@@ -14,7 +14,11 @@ use super::reporter::Reporter;
 use super::timing::Timings;
 use super::{Job, preview};
 use crate::asset::{self, Asset};
-use crate::mesh::{MeshOptions, MeshReport, TriMesh, build_placed, place::rest_on_ground};
+use crate::mesh::{
+    self, ColorFn, DensityFn, MeshOptions, MeshReport, TriMesh, build_from_surface, build_placed,
+    place::rest_on_ground,
+};
+use crate::refine::Refinement;
 use crate::render::sheet::{Views, contact_sheet, views};
 use crate::render::volume::VolumeRenderer;
 use crate::{Error, Result};
@@ -56,7 +60,10 @@ fn one(
     reporter.emit(&Event::StageStarted { stage: Stage::Mesh });
     let options = &job.config.mesh;
     let place = |mesh: &mut TriMesh| rest_on_ground(mesh, options.size);
-    let (mut asset, report) = mesh(&run.particles[particle], options, &place, cancel)?;
+    let (mut asset, report) = match run.surfaces.get(particle) {
+        Some(surface) => refined(surface, options, &place, cancel)?,
+        None => mesh(&run.particles[particle], options, &place, cancel)?,
+    };
     for part in &report.timings {
         timings.add(&format!("mesh.{:?}", part.stage).to_lowercase(), part.seconds);
     }
@@ -90,6 +97,38 @@ pub(crate) fn mesh(
     place: &dyn Fn(&mut TriMesh),
     cancel: &AtomicBool,
 ) -> Result<(Asset, MeshReport)> {
+    asked(renderer, cancel, |density, color, stop| build_placed(density, color, options, place, stop))
+}
+
+/// The field's closed surface alone, in its own space: where a second stage begins.
+pub(crate) fn surface(
+    renderer: &VolumeRenderer,
+    options: &MeshOptions,
+    cancel: &AtomicBool,
+) -> Result<TriMesh> {
+    asked(renderer, cancel, |density, _, stop| Ok(mesh::surface(density, options, stop)?.0))
+}
+
+/// A refined surface, unwrapped, textured by its paint and moved by `place`.
+pub(crate) fn refined(
+    refinement: &Refinement,
+    options: &MeshOptions,
+    place: &dyn Fn(&mut TriMesh),
+    cancel: &AtomicBool,
+) -> Result<(Asset, MeshReport)> {
+    let fine = refinement.mesh()?;
+    asked(&refinement.paint, cancel, |_, color, stop| build_from_surface(&fine, color, options, place, stop))
+}
+
+/// What hears of a mesher's progress and may stop it.
+type Stop<'a> = dyn FnMut(crate::mesh::Stage, f32) -> Result<()> + 'a;
+
+/// Runs a mesher over the field's density and colour.
+fn asked<T>(
+    renderer: &VolumeRenderer,
+    cancel: &AtomicBool,
+    build: impl FnOnce(DensityFn<'_>, ColorFn<'_>, &mut Stop<'_>) -> Result<T>,
+) -> Result<T> {
     // The mesher's callbacks cannot fail: the first failure is kept, ends the work at the next
     // report of progress, and is what the user hears of.
     let failure = Mutex::new(None);
@@ -100,7 +139,7 @@ pub(crate) fn mesh(
         (None, true) => Err(Error::Interrupted),
         (None, false) => Ok(()),
     };
-    let built = build_placed(&density, &color, options, place, &mut stop);
+    let built = build(&density, &color, &mut stop);
     match lock(&failure).take() {
         Some(e) => Err(e),
         None => built,
@@ -136,7 +175,7 @@ fn extras(run: &Run<'_>, particle: usize) -> serde_json::Map<String, serde_json:
     let settings = json!({
         "camera": c.camera, "field": c.field, "volume": c.volume, "sds": c.sds,
         "vsd": c.vsd, "shading": c.shading,
-        "regularize": c.regularize, "optim": c.optim, "adam": c.adam, "mesh": c.mesh,
+        "regularize": c.regularize, "optim": c.optim, "adam": c.adam, "refine": c.refine, "mesh": c.mesh,
     });
     let mut extras = serde_json::Map::new();
     extras.insert("generator".into(), concat!("gen3d ", env!("CARGO_PKG_VERSION")).into());

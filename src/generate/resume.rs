@@ -14,7 +14,7 @@ pub(super) fn begin(job: &Job, run: &mut Run<'_>, reporter: &mut Reporter<'_, '_
         && let Some((checkpoint, warnings)) = Checkpoint::load_newest(&job.folder)?
     {
         verify(job, &run.guide.identity(), &checkpoint)?;
-        run.load_state(&checkpoint.state)?;
+        run.load_state(&checkpoint.state, checkpoint.step)?;
         for warning in warnings {
             reporter.emit(&Event::warning(warning));
         }
@@ -50,7 +50,7 @@ fn verify(job: &Job, identity: &str, checkpoint: &Checkpoint) -> Result<()> {
     if !keys.is_empty() {
         return refuse(format!("the interrupted run had another {}", keys.join(", ")));
     }
-    if checkpoint.step > job.config.optim.steps {
+    if checkpoint.step > job.config.steps() {
         return refuse(format!("the checkpoint has {} steps", checkpoint.step));
     }
     Ok(())
@@ -59,7 +59,7 @@ fn verify(job: &Job, identity: &str, checkpoint: &Checkpoint) -> Result<()> {
 /// A warning, if starting anew throws an unfinished run away.
 fn replaces(job: &Job) -> Option<Event> {
     let (checkpoint, _) = Checkpoint::load_newest(&job.folder).ok()??;
-    let steps = Config::from_toml(&checkpoint.config, "checkpoint").ok()?.optim.steps;
+    let steps = Config::from_toml(&checkpoint.config, "checkpoint").ok()?.steps();
     (checkpoint.step < steps).then(|| Event::Warning {
         message: format!("replacing an unfinished run ({} of {steps} steps)", checkpoint.step),
         hint: Some("--resume would have continued it".into()),

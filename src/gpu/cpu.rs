@@ -146,6 +146,9 @@ fn run(kernel: Kernel, bytes: &[u8], b: &mut IterMut<'_, Guard<'_>>) -> Result<(
             twin::field_backward(&params(kernel, bytes)?, get(b), get(b), get(b), set(b), set(b));
         }
         K::GridBackward => twin::grid_backward(&params(kernel, bytes)?, get(b), get(b), set(b)),
+        K::GridPositionsBackward => {
+            twin::grid_positions_backward(&params(kernel, bytes)?, get(b), get(b), get(b), set(b));
+        }
         K::NormalCount => twin::normal_count(&params(kernel, bytes)?, get(b), get(b), set(b)),
         K::NormalPoints => {
             twin::normal_points(&params(kernel, bytes)?, get(b), get(b), get(b), get(b), set(b), set(b));

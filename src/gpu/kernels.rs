@@ -58,6 +58,8 @@ pub enum Kernel {
     FieldBackward,
     /// One item a (level, point): scatters the feature gradient into the grid's gradient.
     GridBackward,
+    /// One item a point: the feature gradient by the point's position.
+    GridPositionsBackward,
     /// One item a ray: number of samples whose weight exceeds the normal threshold.
     NormalCount,
     /// One item a ray: index of each such sample, and its four tetrahedral query points.
@@ -120,7 +122,7 @@ pub enum Kernel {
 
 impl Kernel {
     /// All kernels, in the order of declaration.
-    pub const ALL: [Self; 37] = [
+    pub const ALL: [Self; 38] = [
         Self::MarchCount,
         Self::Scan,
         Self::MarchWrite,
@@ -129,6 +131,7 @@ impl Kernel {
         Self::CompositeBackward,
         Self::FieldBackward,
         Self::GridBackward,
+        Self::GridPositionsBackward,
         Self::NormalCount,
         Self::NormalPoints,
         Self::NormalComposite,
@@ -171,6 +174,7 @@ impl Kernel {
             Self::CompositeBackward => "composite_backward",
             Self::FieldBackward => "field_backward",
             Self::GridBackward => "grid_backward",
+            Self::GridPositionsBackward => "grid_positions_backward",
             Self::NormalCount => "normal_count",
             Self::NormalPoints => "normal_points",
             Self::NormalComposite => "normal_composite",
@@ -213,7 +217,7 @@ impl Kernel {
     /// | `rays` | `[rays, 8]`: origin, t_near, unit direction, t_far |
     /// | `mask` | u32 `[rays, mask_words]`, bit b = bin b is sampled |
     /// | `counts`, `offsets` | u32 `[rays]`, u32 `[rays + 1]` |
-    /// | `positions` | `[points, 3]` world |
+    /// | `positions`, `positions_grad` | `[points, 3]` world |
     /// | `intervals` | `[samples, 2]`: t of the sample, length δ of its bin |
     /// | `grid`, `grid_grad` | `[entries, 2]`, level after level |
     /// | `mlp`, `mlp_grad` | W1 `[hidden, 2·levels]`, then W2 `[4, hidden]`, row-major |
@@ -257,6 +261,9 @@ impl Kernel {
                 const { &[r("mlp"), r("field"), r("field_grad"), w("features"), w("mlp_grad")] }
             }
             Self::GridBackward => const { &[r("positions"), r("features"), w("grid_grad")] },
+            Self::GridPositionsBackward => {
+                const { &[r("positions"), r("grid"), r("features"), w("positions_grad")] }
+            }
             Self::NormalCount => const { &[r("offsets"), r("weights"), w("counts")] },
             Self::NormalPoints => {
                 const {

@@ -55,55 +55,47 @@ pub fn build_placed(
     options.validate()?;
     let mut run = Run { options, density, progress, timings: Vec::new() };
     let (fine, threshold, components) = run.surface()?;
-    let mut mesh = run.stage(Stage::Simplify, |_| Ok(run_simplify(&fine, options)))?;
-    let normals = run.normals(&mesh);
-    let charts = run.stage(Stage::Unwrap, |_| {
-        let mut charts = unwrap(&mesh, options.texture_size, options.padding)?;
-        charts.optimize_order();
-        Ok(charts)
-    })?;
-    let texture = run.bake(&mesh, &normals, &charts, color, threshold.value)?;
-    let mut part = Mesh {
-        positions: pick(&mesh.positions, &charts.source),
-        normals: pick(&normals, &charts.source),
-        uvs: charts.uvs,
-        colors: Vec::new(),
-        triangles: charts.triangles,
-        material: 0,
-    };
-    let mut maps = Maps::default();
-    if options.normal_map {
-        let bumps = normal_map(&part, &Dense::new(&fine)?, options.texture_size, options.padding as usize)?;
-        maps.normal = Some((Arc::new(bumps), 1.0));
+    run.finish(&fine, &threshold, components, color, place)
+}
+
+/// The closed, clean surface that [`build_asset`] would begin with, in the density's space.
+///
+/// # Errors
+/// As [`build_asset`].
+pub fn surface(
+    density: DensityFn<'_>,
+    options: &MeshOptions,
+    progress: &mut dyn FnMut(Stage, f32) -> Result<()>,
+) -> Result<(TriMesh, Threshold)> {
+    options.validate()?;
+    let mut run = Run { options, density, progress, timings: Vec::new() };
+    let (mesh, threshold, _) = run.surface()?;
+    Ok((mesh, threshold))
+}
+
+/// [`build_placed`] of a surface that is there already: closed, in the colour's space. It is cleaned, but not
+/// smoothed, and takes its colours from the points of the surface themselves.
+///
+/// # Errors
+/// As [`build_asset`]; [`Error::Failed`] if no solid is left of it.
+pub fn build_from_surface(
+    mesh: &TriMesh,
+    color: ColorFn<'_>,
+    options: &MeshOptions,
+    place: &dyn Fn(&mut TriMesh),
+    progress: &mut dyn FnMut(Stage, f32) -> Result<()>,
+) -> Result<(Asset, MeshReport)> {
+    options.validate()?;
+    let options = &MeshOptions { bake_samples: 1, density_normals: false, ..options.clone() };
+    let nothing = |points: &[glam::Vec3]| vec![0.0; points.len()];
+    let mut run = Run { options, density: &nothing, progress, timings: Vec::new() };
+    let mut fine = mesh.clone();
+    let components = run.stage(Stage::Clean, |_| Ok(keep_solids(&mut fine, options.keep_fraction)))?;
+    if fine.triangles.is_empty() {
+        return Err(Error::Failed("the surface encloses nothing".into()));
     }
-    place(&mut mesh);
-    part.positions = pick(&mesh.positions, &charts.source);
-    let material = Material {
-        name: "surface".into(),
-        base_color_texture: Some(Arc::new(texture)),
-        maps,
-        ..Default::default()
-    };
-    let asset = Asset { meshes: vec![part], materials: vec![material], ..Default::default() };
-    let welded = weld(&asset);
-    let report = MeshReport {
-        threshold: threshold.value,
-        silhouette_agreement: threshold.agreement,
-        touches_box: threshold.touches_box,
-        triangles_extracted: fine.triangles.len(),
-        triangles: asset.triangle_count(),
-        vertices: asset.meshes[0].positions.len(),
-        components_found: components.found,
-        components_kept: components.kept,
-        cavities: components.cavities,
-        watertight: is_watertight(&welded),
-        manifold: is_manifold(&welded),
-        euler_characteristic: euler_characteristic(&welded),
-        charts: charts.chart_count,
-        utilization: charts.utilization,
-        timings: run.timings,
-    };
-    Ok((asset, report))
+    let threshold = Threshold { value: 0.0, agreement: 1.0, touches_box: false, attempts: Vec::new() };
+    run.finish(&fine, &threshold, components, color, place)
 }
 
 fn pick<T: Copy>(values: &[T], source: &[u32]) -> Vec<T> {
@@ -168,6 +160,68 @@ impl Run<'_, '_> {
             return Err(Error::Failed(what).hint("lower the threshold, or leave it to the program"));
         }
         Ok((mesh, threshold, components))
+    }
+
+    /// From the clean surface to the asset.
+    fn finish(
+        mut self,
+        fine: &TriMesh,
+        threshold: &Threshold,
+        components: Components,
+        color: ColorFn<'_>,
+        place: &dyn Fn(&mut TriMesh),
+    ) -> Result<(Asset, MeshReport)> {
+        let options = self.options;
+        let mut mesh = self.stage(Stage::Simplify, |_| Ok(run_simplify(fine, options)))?;
+        let normals = self.normals(&mesh);
+        let charts = self.stage(Stage::Unwrap, |_| {
+            let mut charts = unwrap(&mesh, options.texture_size, options.padding)?;
+            charts.optimize_order();
+            Ok(charts)
+        })?;
+        let texture = self.bake(&mesh, &normals, &charts, color, threshold.value)?;
+        let mut part = Mesh {
+            positions: pick(&mesh.positions, &charts.source),
+            normals: pick(&normals, &charts.source),
+            uvs: charts.uvs,
+            colors: Vec::new(),
+            triangles: charts.triangles,
+            material: 0,
+        };
+        let mut maps = Maps::default();
+        if options.normal_map {
+            let bumps =
+                normal_map(&part, &Dense::new(fine)?, options.texture_size, options.padding as usize)?;
+            maps.normal = Some((Arc::new(bumps), 1.0));
+        }
+        place(&mut mesh);
+        part.positions = pick(&mesh.positions, &charts.source);
+        let material = Material {
+            name: "surface".into(),
+            base_color_texture: Some(Arc::new(texture)),
+            maps,
+            ..Default::default()
+        };
+        let asset = Asset { meshes: vec![part], materials: vec![material], ..Default::default() };
+        let welded = weld(&asset);
+        let report = MeshReport {
+            threshold: threshold.value,
+            silhouette_agreement: threshold.agreement,
+            touches_box: threshold.touches_box,
+            triangles_extracted: fine.triangles.len(),
+            triangles: asset.triangle_count(),
+            vertices: asset.meshes[0].positions.len(),
+            components_found: components.found,
+            components_kept: components.kept,
+            cavities: components.cavities,
+            watertight: is_watertight(&welded),
+            manifold: is_manifold(&welded),
+            euler_characteristic: euler_characteristic(&welded),
+            charts: charts.chart_count,
+            utilization: charts.utilization,
+            timings: self.timings,
+        };
+        Ok((asset, report))
     }
 
     fn normals(&self, mesh: &TriMesh) -> Vec<glam::Vec3> {

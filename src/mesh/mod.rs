@@ -27,7 +27,7 @@ pub mod unwrap;
 
 use glam::Vec3;
 
-pub use build::{build_asset, build_placed};
+pub use build::{build_asset, build_from_surface, build_placed, surface};
 pub use options::{MeshOptions, MeshReport, Stage, StageTime};
 
 /// Density (≥ 0, inverse world units) at points of the world box [-1,1]³.

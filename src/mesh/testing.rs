@@ -25,7 +25,7 @@ pub(super) fn noise_grid(cells: usize, seed: u64) -> Grid {
 }
 
 /// The unit cube [0,1]³.
-pub(super) fn cube() -> TriMesh {
+pub(crate) fn cube() -> TriMesh {
     let positions = (0..8).map(|c| Vec3::new((c & 1) as f32, (c >> 1 & 1) as f32, (c >> 2) as f32)).collect();
     let quads = [[0, 4, 6, 2], [1, 3, 7, 5], [0, 1, 5, 4], [2, 6, 7, 3], [0, 2, 3, 1], [4, 5, 7, 6]];
     let triangles = quads.iter().flat_map(|&[a, b, c, d]| [[a, b, c], [a, c, d]]).collect();

@@ -214,6 +214,8 @@ impl Chain<'_> {
         }
         lab.run(K::FieldBackward, net, self.samples);
         lab.run(K::GridBackward, net, 5 * self.samples);
+        lab.poison("positions_grad", 3 * self.samples);
+        lab.run(K::GridPositionsBackward, net, self.samples);
     }
 
     fn occupancy(&mut self) {

@@ -44,6 +44,8 @@ pub(super) fn tolerance(kernel: Kernel, buffer: &str) -> Tolerance {
         (Kernel::SurfaceInterpolateBackward, _) => Scaled(1e-5),
         (_, "clip_grad") => Scaled(2e-5),
         // Sums of up to 20,000 terms in any order: √20000·2^-24 of the terms' sum of magnitudes.
+        // Differences of neighbouring entries, over ever finer cells.
+        (Kernel::GridPositionsBackward, _) => Scaled(1e-5),
         (_, "mlp_grad" | "grid_grad" | "background_mlp_grad") => Scaled(1e-5),
         _ => Exact,
     }
@@ -73,7 +75,7 @@ fn all_kernels_agree_with_compare_exchange_atomics() {
 }
 
 /// One small mistake a kernel: file, what is there, what is put in its place.
-const MISTAKES: [(Kernel, &str, &str, &str); 46] = [
+const MISTAKES: [(Kernel, &str, &str, &str); 47] = [
     (Kernel::MarchCount, "march_count.wgsl", "+ 0.5;", "+ 0.4;"),
     (Kernel::MarchCount, "march_count.wgsl", "(bin & 31u)", "((bin + 1u) & 31u)"),
     (Kernel::Scan, "scan.wgsl", "sums[thread] - own", "sums[thread]"),
@@ -107,6 +109,7 @@ const MISTAKES: [(Kernel, &str, &str, &str); 46] = [
         "atomicAdd(&$[i], 0.99 * value)",
     ),
     (Kernel::GridBackward, "shared/atomic_add.wgsl", "bitcast<f32>(old) + value", "value"),
+    (Kernel::GridPositionsBackward, "grid_positions_backward.wgsl", "w.yzx * w.zxy", "w.yzx * w.xyz"),
     (Kernel::NormalCount, "normal_count.wgsl", "weights[i] > p.threshold", "weights[i] > 2.0 * p.threshold"),
     (Kernel::NormalPoints, "shared/normal.wgsl", "vec3f(1.0))", "vec3f(1.0, 1.0, 0.99))"),
     (Kernel::NormalComposite, "shared/normal_rays.wgsl", "p.floor * p.floor", "p.floor"),

@@ -64,7 +64,7 @@ pub struct Level {
     pub hashed: u32,
 }
 
-/// Parameters of [`Kernel::FieldForward`], [`Kernel::FieldBackward`] and [`Kernel::GridBackward`].
+/// Parameters of the `Field…` and `Grid…` kernels.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Pod, Zeroable)]
 pub struct FieldParams {

@@ -171,3 +171,51 @@ fn scatter_body<V: Vector>(level: &Level, positions: &[f32], features: &[f32], t
         }
     }
 }
+
+/// Writes the gradient by the points; see [`crate::gpu::kernels::Kernel::GridPositionsBackward`]. Beyond the box
+/// the coordinates stand still, and so does the gradient.
+pub fn grid_positions_backward(
+    p: &FieldParams,
+    positions: &[f32],
+    grid: &[f32],
+    features: &[f32],
+    positions_grad: &mut [f32],
+) {
+    let n = p.points as usize;
+    let entries = grid.as_chunks::<FEATURES>().0;
+    let features = features.as_chunks::<FEATURES>().0;
+    let blocks =
+        positions_grad[..3 * n].par_chunks_mut(3 * LANES).zip(positions[..3 * n].par_chunks(3 * LANES));
+    blocks.enumerate().for_each(|(block, (out, positions))| {
+        let unit = load_unit(positions);
+        let mut corners = Corners::new();
+        out.fill(0.0);
+        for (l, level) in p.table[..p.active_levels as usize].iter().enumerate() {
+            corners.locate(level, &unit);
+            let table = &entries[level.offset as usize..][..level.entries as usize];
+            let cells = (level.vertices - 1) as f32;
+            for (lane, out) in out.as_chunks_mut::<3>().0.iter_mut().enumerate() {
+                let grad = features[l * n + block * LANES + lane];
+                let part: [f32; 3] = std::array::from_fn(|axis| {
+                    let x = unit[axis][lane] * cells;
+                    x - x.min(cells - 1.0).floor()
+                });
+                let mut by = [0.0f32; 3];
+                for (corner, index) in corners.index.iter().enumerate() {
+                    let entry = table[index[lane] as usize];
+                    let value = grad[0] * entry[0] + grad[1] * entry[1];
+                    let up = |axis: usize| corner >> axis & 1 == 1;
+                    let weight = |axis: usize| if up(axis) { part[axis] } else { 1.0 - part[axis] };
+                    for (axis, by) in by.iter_mut().enumerate() {
+                        let others = weight((axis + 1) % 3) * weight((axis + 2) % 3);
+                        *by += if up(axis) { others * value } else { -(others * value) };
+                    }
+                }
+                for (axis, (out, by)) in out.iter_mut().zip(by).enumerate() {
+                    let inside = unit[axis][lane] > 0.0 && unit[axis][lane] < 1.0;
+                    *out += if inside { 0.5 * cells * by } else { 0.0 };
+                }
+            }
+        }
+    });
+}

@@ -20,7 +20,7 @@ mod surface;
 pub use adam::adam;
 pub use background::{background_backward, background_forward};
 pub use composite::{composite, composite_backward};
-pub use encoding::grid_backward;
+pub use encoding::{grid_backward, grid_positions_backward};
 pub use field::{field_backward, field_forward};
 pub use march::{march_count, march_write};
 pub use normal::{normal_backward, normal_composite, normal_count, normal_points};

@@ -11,59 +11,55 @@
 //! C16 and C19); it is then paired the other way.
 
 use glam::DVec3;
+use rayon::prelude::*;
 
-use super::loops::{self, CellLoops, EDGES};
+use super::loops::{self, EDGES};
+use super::weights::{CellWeights, Weights, moved, share};
 use super::{Lattice, crossing, crossing_backward};
 use crate::Result;
 
-/// How far raw weights can move the weights from 1.
-const SCALE: f64 = 0.99;
-
-/// What is optimised. All weights are raw: any real number, 0 at the start.
+/// What is optimised. All weights and deformations are raw: any real number, 0 at the start.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Parameters {
     /// Signed distances at the points, positive inside.
     pub sdf: Vec<f64>,
     /// Raw deformations of the points.
     pub deform: Vec<DVec3>,
-    /// Eight a cell: weights of the corners' distances, `1 + 0.99 tanh`.
-    pub alpha: Vec<[f64; 8]>,
-    /// Twelve a cell: weights of the edges' crossings, `1 + 0.99 tanh`.
-    pub beta: Vec<[f64; 12]>,
-    /// One a cell: weight of its vertices in the split, `0.99 sigmoid + 0.005`.
-    pub gamma: Vec<f64>,
+    /// Weights of the cells.
+    pub weights: Weights,
 }
 
 impl Parameters {
     /// Neutral weights around given distances.
     pub fn new(lattice: Lattice, sdf: Vec<f64>) -> Self {
-        let cells = lattice.cells().pow(3);
-        Self {
-            deform: vec![DVec3::ZERO; sdf.len()],
-            sdf,
-            alpha: vec![[0.0; 8]; cells],
-            beta: vec![[0.0; 12]; cells],
-            gamma: vec![0.0; cells],
-        }
-    }
-
-    fn zeros(&self) -> Self {
-        Self {
-            sdf: vec![0.0; self.sdf.len()],
-            deform: vec![DVec3::ZERO; self.deform.len()],
-            alpha: vec![[0.0; 8]; self.alpha.len()],
-            beta: vec![[0.0; 12]; self.beta.len()],
-            gamma: vec![0.0; self.gamma.len()],
-        }
+        Self { deform: vec![DVec3::ZERO; sdf.len()], sdf, weights: Weights::new(lattice) }
     }
 
     fn check(&self, lattice: Lattice) -> Result<()> {
-        let cells = lattice.cells().pow(3);
         lattice.check("sdf", self.sdf.len(), lattice.len())?;
         lattice.check("deform", self.deform.len(), lattice.len())?;
-        lattice.check("alpha", self.alpha.len(), cells)?;
-        lattice.check("beta", self.beta.len(), cells)?;
-        lattice.check("gamma", self.gamma.len(), cells)
+        lattice.check("weights", self.weights.capacity(), lattice.cells().pow(3))
+    }
+}
+
+/// A gradient by [`Parameters`].
+#[derive(Debug, Clone, PartialEq)]
+pub struct Gradient {
+    /// By the signed distances.
+    pub sdf: Vec<f64>,
+    /// By the raw deformations.
+    pub deform: Vec<DVec3>,
+    /// By the raw weights of [`Surface::cells`].
+    pub rows: Vec<CellWeights>,
+}
+
+impl Gradient {
+    fn zeros(lattice: Lattice, cells: usize) -> Self {
+        Self {
+            sdf: vec![0.0; lattice.len()],
+            deform: vec![DVec3::ZERO; lattice.len()],
+            rows: vec![CellWeights::default(); cells],
+        }
     }
 }
 
@@ -80,6 +76,8 @@ pub enum Split {
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Dual {
     cell: u32,
+    /// Its place in [`Surface::cells`].
+    at: u32,
     /// The edges of the loop, one bit each.
     edges: u16,
 }
@@ -91,19 +89,13 @@ pub struct Surface {
     pub positions: Vec<DVec3>,
     /// Counter-clockwise seen from outside.
     pub triangles: Vec<[u32; 3]>,
+    /// The cells that the surface passes, ascending.
+    pub cells: Vec<u32>,
     duals: Vec<Dual>,
     middles: Vec<[u32; 4]>,
 }
 
-fn weight(raw: f64) -> (f64, f64) {
-    let t = raw.tanh();
-    (1.0 + SCALE * t, SCALE * (1.0 - t * t))
-}
-
-fn gamma(raw: f64) -> (f64, f64) {
-    let s = 1.0 / (1.0 + (-raw).exp());
-    (SCALE * s + 0.5 * (1.0 - SCALE), SCALE * s * (1.0 - s))
-}
+const NONE: u32 = u32::MAX;
 
 /// The surface of `p`; see the module's text.
 ///
@@ -112,20 +104,21 @@ fn gamma(raw: f64) -> (f64, f64) {
 pub fn extract(lattice: Lattice, p: &Parameters, split: Split) -> Result<Surface> {
     p.check(lattice)?;
     let cells = loops::trace(lattice, &p.sdf);
-    let mut surface = Surface::default();
-    // The first vertex of each cell; its others follow.
-    let mut first = std::collections::HashMap::new();
-    for (cell, found) in &cells {
-        first.insert(*cell, surface.duals.len() as u32);
-        for edges in found.loops() {
-            let dual = Dual { cell: *cell as u32, edges };
-            surface.positions.push(cell_vertex(lattice, p, dual));
-            surface.duals.push(dual);
-        }
+    let mut surface =
+        Surface { cells: cells.iter().map(|(cell, _)| *cell as u32).collect(), ..Default::default() };
+    // The place of each cell in the list, and the first vertex of each; its others follow.
+    let mut place = vec![NONE; lattice.cells().pow(3)];
+    let mut first = Vec::with_capacity(cells.len());
+    for (at, (cell, found)) in cells.iter().enumerate() {
+        place[*cell] = at as u32;
+        first.push(surface.duals.len() as u32);
+        let dual = |edges| Dual { cell: *cell as u32, at: at as u32, edges };
+        surface.duals.extend(found.loops().map(dual));
     }
-    let by_cell: std::collections::HashMap<usize, &CellLoops> = cells.iter().map(|(c, l)| (*c, l)).collect();
+    surface.positions = surface.duals.par_iter().map(|d| cell_vertex(lattice, p, *d)).collect();
     let vertex = |cell: usize, edge: usize| -> Option<u32> {
-        Some(first.get(&cell)? + u32::from(by_cell.get(&cell)?.of_edge(edge)?))
+        let at = place[cell] as usize;
+        Some(first.get(at)? + u32::from(cells[at].1.of_edge(edge)?))
     };
     for (cell, found) in &cells {
         for axis in 0..3 {
@@ -178,7 +171,8 @@ impl Cut {
         let corners = EDGES[edge].map(usize::from);
         let points = corners.map(|c| loops::corner(lattice, cell, c));
         let places = points.map(|i| lattice.placed(i, p.deform[i]));
-        let values = [0, 1].map(|k| p.sdf[points[k]] * weight(p.alpha[cell][corners[k]]).0);
+        let row = p.weights.of(cell);
+        let values = [0, 1].map(|k| p.sdf[points[k]] * moved(row.alpha[corners[k]]).0);
         Self { corners, points, places, values }
     }
 
@@ -195,7 +189,7 @@ fn cell_vertex(lattice: Lattice, p: &Parameters, dual: Dual) -> DVec3 {
     let cell = dual.cell as usize;
     let (mut sum, mut total) = (DVec3::ZERO, 0.0);
     for e in edges_of(dual.edges) {
-        let (w, _) = weight(p.beta[cell][e]);
+        let (w, _) = moved(p.weights.of(cell).beta[e]);
         sum += w * Cut::new(lattice, p, cell, e).place();
         total += w;
     }
@@ -205,7 +199,7 @@ fn cell_vertex(lattice: Lattice, p: &Parameters, dual: Dual) -> DVec3 {
 impl Surface {
     fn split(&mut self, p: &Parameters, quad: [u32; 4], split: Split) {
         let [a, b, c, d] = quad;
-        let g = quad.map(|v| gamma(p.gamma[self.duals[v as usize].cell as usize]).0);
+        let g = quad.map(|v| share(p.weights.of(self.duals[v as usize].cell as usize).gamma).0);
         match split {
             Split::Diagonal if g[0] * g[2] >= g[1] * g[3] => self.triangles.extend([[a, b, c], [a, c, d]]),
             Split::Diagonal => self.triangles.extend([[a, b, d], [b, c, d]]),
@@ -225,18 +219,31 @@ impl Surface {
     ///
     /// # Errors
     /// [`crate::Error::Invalid`] if an array has the wrong length.
-    pub fn backward(&self, lattice: Lattice, p: &Parameters, by_positions: &[DVec3]) -> Result<Parameters> {
+    pub fn backward(&self, lattice: Lattice, p: &Parameters, by_positions: &[DVec3]) -> Result<Gradient> {
         p.check(lattice)?;
         lattice.check("gradient", by_positions.len(), self.positions.len())?;
-        let mut out = p.zeros();
+        let mut out = Gradient::zeros(lattice, self.cells.len());
         let mut by_duals = by_positions[..self.duals.len()].to_vec();
         for (quad, g) in self.middles.iter().zip(&by_positions[self.duals.len()..]) {
             self.middle_backward(p, *quad, *g, &mut by_duals, &mut out);
         }
-        for (k, (dual, g)) in self.duals.iter().zip(&by_duals).enumerate() {
-            dual_backward(lattice, p, *dual, self.positions[k], *g, &mut out);
-        }
+        let parts: Vec<DualGradient> = (self.duals.par_iter().zip(&self.positions).zip(&by_duals))
+            .map(|((dual, place), g)| dual_backward(lattice, p, *dual, *place, *g, &[DVec3::ZERO; 12]))
+            .collect();
+        self.scatter(lattice, &parts, &mut out);
         Ok(out)
+    }
+
+    /// Adds the duals' gradients one after the other, so that sums do not depend on the threads.
+    fn scatter(&self, lattice: Lattice, parts: &[DualGradient], out: &mut Gradient) {
+        for (dual, part) in self.duals.iter().zip(parts) {
+            out.rows[dual.at as usize].add(&part.row);
+            for corner in 0..8 {
+                let point = loops::corner(lattice, dual.cell as usize, corner);
+                out.sdf[point] += part.sdf[corner];
+                out.deform[point] += part.deform[corner];
+            }
+        }
     }
 
     fn middle_backward(
@@ -245,10 +252,10 @@ impl Surface {
         quad: [u32; 4],
         g: DVec3,
         by_duals: &mut [DVec3],
-        out: &mut Parameters,
+        out: &mut Gradient,
     ) {
-        let cells = quad.map(|v| self.duals[v as usize].cell as usize);
-        let w = cells.map(|c| gamma(p.gamma[c]));
+        let duals = quad.map(|v| self.duals[v as usize]);
+        let w = duals.map(|d| share(p.weights.of(d.cell as usize).gamma));
         let (even, odd) = (w[0].0 * w[2].0, w[1].0 * w[3].0);
         let total = even + odd;
         let [pa, pb, pc, pd] = quad.map(|v| self.positions[v as usize]);
@@ -258,25 +265,90 @@ impl Surface {
         for k in 0..4 {
             let (share, by) = if k % 2 == 0 { (even, by_even) } else { (odd, by_odd) };
             by_duals[quad[k] as usize] += g * (0.5 * share / total);
-            out.gamma[cells[k]] += by * w[(k + 2) % 4].0 * w[k].1;
+            out.rows[duals[k].at as usize].gamma += by * w[(k + 2) % 4].0 * w[k].1;
         }
+    }
+
+    /// How unequally far the crossings of a loop are from its vertex (the paper's L_dev, eq. 8): the mean over
+    /// the loops of the mean absolute deviation of these distances. Keeps the surface smooth where pictures
+    /// say nothing. Returns the value and its gradient.
+    ///
+    /// # Errors
+    /// [`crate::Error::Invalid`] if an array has the wrong length.
+    pub fn deviation(&self, lattice: Lattice, p: &Parameters) -> Result<(f64, Gradient)> {
+        p.check(lattice)?;
+        let scale = 1.0 / self.duals.len().max(1) as f64;
+        let one = |(dual, place): (&Dual, &DVec3)| {
+            let (value, by_place, by_crossings) = spread(lattice, p, *dual, *place, scale);
+            (value, dual_backward(lattice, p, *dual, *place, by_place, &by_crossings))
+        };
+        let (values, parts): (Vec<f64>, Vec<DualGradient>) =
+            self.duals.par_iter().zip(&self.positions).map(one).unzip();
+        let mut out = Gradient::zeros(lattice, self.cells.len());
+        self.scatter(lattice, &parts, &mut out);
+        Ok((values.iter().sum(), out))
     }
 }
 
-fn dual_backward(lattice: Lattice, p: &Parameters, dual: Dual, place: DVec3, g: DVec3, out: &mut Parameters) {
+/// `scale` times the mean absolute deviation of one loop, and its gradient by the vertex and the crossings.
+fn spread(
+    lattice: Lattice,
+    p: &Parameters,
+    dual: Dual,
+    place: DVec3,
+    scale: f64,
+) -> (f64, DVec3, [DVec3; 12]) {
     let cell = dual.cell as usize;
-    let total: f64 = edges_of(dual.edges).map(|e| weight(p.beta[cell][e]).0).sum();
+    let off: Vec<(usize, DVec3)> =
+        edges_of(dual.edges).map(|e| (e, Cut::new(lattice, p, cell, e).place() - place)).collect();
+    let n = off.len() as f64;
+    let mean = off.iter().map(|o| o.1.length()).sum::<f64>() / n;
+    let signs: Vec<f64> = off.iter().map(|o| (o.1.length() - mean).signum()).collect();
+    let middle = signs.iter().sum::<f64>() / n;
+    let value = off.iter().map(|o| (o.1.length() - mean).abs()).sum::<f64>() * scale / n;
+    let (mut by_place, mut by_crossings) = (DVec3::ZERO, [DVec3::ZERO; 12]);
+    for ((e, o), sign) in off.iter().zip(&signs) {
+        let g = scale / n * (sign - middle) * o.normalize_or_zero();
+        by_place -= g;
+        by_crossings[*e] = g;
+    }
+    (value, by_place, by_crossings)
+}
+
+/// One dual's share of a [`Gradient`]: its cell's weights, and its cell's corners.
+#[derive(Default)]
+struct DualGradient {
+    row: CellWeights,
+    sdf: [f64; 8],
+    deform: [DVec3; 8],
+}
+
+/// From the gradient `g` by the vertex, and `by_crossings` by the crossings apart from what the vertex passes on.
+fn dual_backward(
+    lattice: Lattice,
+    p: &Parameters,
+    dual: Dual,
+    place: DVec3,
+    g: DVec3,
+    by_crossings: &[DVec3; 12],
+) -> DualGradient {
+    let cell = dual.cell as usize;
+    let weights = p.weights.of(cell);
+    let total: f64 = edges_of(dual.edges).map(|e| moved(weights.beta[e]).0).sum();
+    let mut out = DualGradient::default();
     for e in edges_of(dual.edges) {
-        let (w, slope) = weight(p.beta[cell][e]);
+        let (w, slope) = moved(weights.beta[e]);
         let cut = Cut::new(lattice, p, cell, e);
-        out.beta[cell][e] += slope * g.dot(cut.place() - place) / total;
-        let (by_places, by_values) = crossing_backward(cut.places, cut.values, g * (w / total));
+        out.row.beta[e] += slope * g.dot(cut.place() - place) / total;
+        let by_crossing = g * (w / total) + by_crossings[e];
+        let (by_places, by_values) = crossing_backward(cut.places, cut.values, by_crossing);
         for k in 0..2 {
             let (point, corner) = (cut.points[k], cut.corners[k]);
-            let (alpha, slope) = weight(p.alpha[cell][corner]);
-            out.sdf[point] += by_values[k] * alpha;
-            out.alpha[cell][corner] += by_values[k] * p.sdf[point] * slope;
-            out.deform[point] += lattice.placed_backward(p.deform[point], by_places[k]);
+            let (alpha, slope) = moved(weights.alpha[corner]);
+            out.sdf[corner] += by_values[k] * alpha;
+            out.row.alpha[corner] += by_values[k] * p.sdf[point] * slope;
+            out.deform[corner] += lattice.placed_backward(p.deform[point], by_places[k]);
         }
     }
+    out
 }

@@ -21,7 +21,8 @@ pub fn from_density(lattice: Lattice, density: DensityFn<'_>, threshold: f32) ->
         .collect()
 }
 
-fn on_hull(lattice: Lattice, index: usize) -> bool {
+/// Whether a point is on one of the lattice's six sides.
+pub fn on_hull(lattice: Lattice, index: usize) -> bool {
     lattice.coordinates(index).iter().any(|&c| c == 0 || c == lattice.cells())
 }
 

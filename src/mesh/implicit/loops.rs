@@ -1,6 +1,8 @@
 //! The loops of cut edges on the cells of a lattice, paired alike by neighbours.
 
-use std::collections::HashMap;
+use std::sync::LazyLock;
+
+use rayon::prelude::*;
 
 use super::Lattice;
 
@@ -62,7 +64,13 @@ pub(super) struct CellLoops {
     /// The loop of each edge.
     of_edge: [u8; 12],
     count: u8,
+    /// Ambiguous faces (bits) whose pairs both lie on one loop.
+    joined: u8,
 }
+
+/// The loops of cells without a flipped face, by the corners inside.
+static PLAIN: LazyLock<Vec<CellLoops>> =
+    LazyLock::new(|| (0..=255).map(|inside| CellLoops::new(inside, 0)).collect());
 
 impl CellLoops {
     fn new(inside: u8, flipped: u8) -> Self {
@@ -75,7 +83,7 @@ impl CellLoops {
                 }
             }
         }
-        let mut out = Self { inside, flipped, of_edge: [NONE; 12], count: 0 };
+        let mut out = Self { inside, flipped, of_edge: [NONE; 12], count: 0, joined: 0 };
         for start in 0..12 {
             if next[start][0] == NONE || out.of_edge[start] != NONE {
                 continue;
@@ -90,6 +98,11 @@ impl CellLoops {
                 }
             }
             out.count += 1;
+        }
+        for face in 0..6 {
+            if let [Some([a, _]), Some([b, _])] = pairs(inside, face, flipped >> face & 1 == 1) {
+                out.joined |= u8::from(out.of_edge[a] == out.of_edge[b]) << face;
+            }
         }
         out
     }
@@ -106,11 +119,7 @@ impl CellLoops {
 
     /// Whether both pairs of an ambiguous face lie on one loop.
     fn joined_twice(&self, face: usize) -> bool {
-        let [first, second] = pairs(self.inside, face, self.flipped >> face & 1 == 1);
-        match (first, second) {
-            (Some([a, _]), Some([b, _])) => self.of_edge[a] == self.of_edge[b],
-            _ => false,
-        }
+        self.joined >> face & 1 == 1
     }
 }
 
@@ -137,31 +146,57 @@ fn pairs(inside: u8, face: usize, flipped: bool) -> [Option<[usize; 2]>; 2] {
     }
 }
 
+/// The cells with corners on both sides, ascending, and which of their corners are inside (positive). Each
+/// layer of cells is one task; what is far from the surface costs a comparison a point.
+pub(super) fn cut_cells(lattice: Lattice, sdf: &[f64]) -> Vec<(u32, u8)> {
+    let (n, side) = (lattice.cells(), lattice.cells() + 1);
+    let layer = |z: usize| {
+        let mut out = Vec::new();
+        for y in 0..n {
+            let rows = [(0, 0), (1, 0), (0, 1), (1, 1)].map(|(dy, dz)| {
+                let start = side * (y + dy + side * (z + dz));
+                &sdf[start..start + side]
+            });
+            // The four corners at one x, at the places of a cell's low corners.
+            let column = |x: usize| (0..4).fold(0u8, |mask, k| mask | u8::from(rows[k][x] > 0.0) << (2 * k));
+            let mut low = column(0);
+            for x in 0..n {
+                let high = column(x + 1);
+                let inside = low | high << 1;
+                if inside != 0 && inside != 255 {
+                    out.push(((x + n * (y + n * z)) as u32, inside));
+                }
+                low = high;
+            }
+        }
+        out
+    };
+    (0..n).into_par_iter().flat_map_iter(layer).collect()
+}
+
 /// The loops of every cell that is cut, by ascending cell; inside is positive. No two loops of neighbours
 /// are joined twice.
 pub(super) fn trace(lattice: Lattice, sdf: &[f64]) -> Vec<(usize, CellLoops)> {
     let n = lattice.cells();
-    let mut cells = Vec::new();
-    let mut place = HashMap::new();
-    for cell in 0..n.pow(3) {
-        let inside = (0..8).fold(0u8, |mask, c| mask | u8::from(sdf[corner(lattice, cell, c)] > 0.0) << c);
-        if inside != 0 && inside != 255 {
-            place.insert(cell, cells.len());
-            cells.push((cell, CellLoops::new(inside, 0)));
-        }
-    }
+    let mut cells: Vec<(usize, CellLoops)> = cut_cells(lattice, sdf)
+        .into_iter()
+        .map(|(cell, inside)| (cell as usize, PLAIN[usize::from(inside)].clone()))
+        .collect();
     // A flip parts loops, and can only on other faces join what was apart there: each face flips once.
     let mut changed = true;
     while changed {
         changed = false;
         for at in 0..cells.len() {
             for axis in 0..3 {
-                let beyond = cells[at].0 + n.pow(axis as u32);
-                let last = cell_coordinates(lattice, cells[at].0)[axis] + 1 == n;
-                let Some(&other) = place.get(&beyond).filter(|_| !last) else { continue };
                 let (near, far) = (2 * axis + 1, 2 * axis);
                 let fresh = cells[at].1.flipped >> near & 1 == 0;
-                if fresh && cells[at].1.joined_twice(near) && cells[other].1.joined_twice(far) {
+                let last = cell_coordinates(lattice, cells[at].0)[axis] + 1 == n;
+                if !fresh || last || !cells[at].1.joined_twice(near) {
+                    continue;
+                }
+                let beyond = cells[at].0 + n.pow(axis as u32);
+                let Ok(other) = cells.binary_search_by_key(&beyond, |c| c.0) else { continue };
+                if cells[other].1.joined_twice(far) {
                     for (cell, face) in [(at, near), (other, far)] {
                         let old = &cells[cell].1;
                         cells[cell].1 = CellLoops::new(old.inside, old.flipped | 1 << face);

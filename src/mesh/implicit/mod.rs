@@ -15,6 +15,7 @@ pub mod regularize;
 #[cfg(test)]
 mod tests;
 pub mod tets;
+pub mod weights;
 
 use glam::{DVec3, UVec3};
 

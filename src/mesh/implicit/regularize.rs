@@ -1,6 +1,7 @@
 //! Penalties on surfaces and on signed distances, with exact gradients.
 
 use glam::DVec3;
+use rayon::prelude::*;
 
 use super::Lattice;
 
@@ -16,21 +17,46 @@ pub struct Penalty<T> {
 /// Twice a triangle's area below which it has no normal.
 const FLAT: f64 = 1e-14;
 
-/// Undirected edges `(low, high, triangle)`, sorted: an inner edge is there twice.
-fn edges(triangles: &[[u32; 3]]) -> Vec<(u32, u32, usize)> {
-    let mut out: Vec<(u32, u32, usize)> = triangles
-        .iter()
-        .enumerate()
-        .flat_map(|(t, &[a, b, c])| [(a, b), (b, c), (c, a)].map(|(i, j)| (i.min(j), i.max(j), t)))
-        .collect();
-    out.sort_unstable();
-    out
+/// The undirected edges of triangles, found once for several penalties.
+#[derive(Debug, Clone)]
+pub struct Edges {
+    /// `(low << 32 | high, triangle)`, sorted: an inner edge is there twice.
+    sorted: Vec<(u64, u32)>,
+}
+
+impl Edges {
+    /// The edges of `triangles`.
+    pub fn of(triangles: &[[u32; 3]]) -> Self {
+        let each = |(t, &[a, b, c]): (usize, &[u32; 3])| {
+            [(a, b), (b, c), (c, a)].map(|(i, j)| (u64::from(i.min(j)) << 32 | u64::from(i.max(j)), t as u32))
+        };
+        let mut sorted: Vec<(u64, u32)> =
+            triangles.par_iter().enumerate().flat_map_iter(|t| each(t)).collect();
+        sorted.par_sort_unstable();
+        Self { sorted }
+    }
+
+    /// Each edge's triangles, for edges of two.
+    fn inner(&self) -> impl Iterator<Item = [usize; 2]> + '_ {
+        let twice = self.sorted.windows(2).filter(|w| w[0].0 == w[1].0);
+        twice.map(|w| [w[0].1 as usize, w[1].1 as usize])
+    }
+
+    /// Each edge's vertices, once.
+    fn ends(&self) -> impl Iterator<Item = [usize; 2]> + '_ {
+        self.sorted.chunk_by(|a, b| a.0 == b.0).map(|c| [(c[0].0 >> 32) as usize, c[0].0 as u32 as usize])
+    }
 }
 
 /// Normal consistency: the mean over inner edges of 1 − cos of the angle between both triangles' normals.
 pub fn normal_consistency(positions: &[DVec3], triangles: &[[u32; 3]]) -> Penalty<DVec3> {
+    normal_consistency_over(positions, triangles, &Edges::of(triangles))
+}
+
+/// [`normal_consistency`] with the edges of the same triangles.
+pub fn normal_consistency_over(positions: &[DVec3], triangles: &[[u32; 3]], edges: &Edges) -> Penalty<DVec3> {
     let areas: Vec<DVec3> = triangles
-        .iter()
+        .par_iter()
         .map(|t| {
             let [a, b, c] = t.map(|v| positions[v as usize]);
             (b - a).cross(c - a)
@@ -38,9 +64,7 @@ pub fn normal_consistency(positions: &[DVec3], triangles: &[[u32; 3]]) -> Penalt
         .collect();
     let normals: Vec<DVec3> =
         areas.iter().map(|a| if a.length() > FLAT { a.normalize() } else { DVec3::ZERO }).collect();
-    let edges = edges(triangles);
-    let inner: Vec<[usize; 2]> =
-        edges.windows(2).filter(|w| (w[0].0, w[0].1) == (w[1].0, w[1].1)).map(|w| [w[0].2, w[1].2]).collect();
+    let inner: Vec<[usize; 2]> = edges.inner().collect();
     let scale = 1.0 / inner.len().max(1) as f64;
     let mut value = 0.0;
     let mut by_normals = vec![DVec3::ZERO; triangles.len()];
@@ -67,9 +91,12 @@ pub fn normal_consistency(positions: &[DVec3], triangles: &[[u32; 3]]) -> Penalt
 
 /// The uniform Laplacian: the mean over vertices of the squared distance from the neighbours' mean.
 pub fn laplacian(positions: &[DVec3], triangles: &[[u32; 3]]) -> Penalty<DVec3> {
-    let mut pairs: Vec<[usize; 2]> =
-        edges(triangles).into_iter().map(|(a, b, _)| [a as usize, b as usize]).collect();
-    pairs.dedup();
+    laplacian_over(positions, &Edges::of(triangles))
+}
+
+/// [`laplacian`] with the edges of the triangles.
+pub fn laplacian_over(positions: &[DVec3], edges: &Edges) -> Penalty<DVec3> {
+    let pairs: Vec<[usize; 2]> = edges.ends().collect();
     let mut sum = vec![DVec3::ZERO; positions.len()];
     let mut degree = vec![0.0; positions.len()];
     for &[a, b] in &pairs {
@@ -91,28 +118,41 @@ pub fn laplacian(positions: &[DVec3], triangles: &[[u32; 3]]) -> Penalty<DVec3> 
     Penalty { value, gradient }
 }
 
-/// Lattice edges along the axes.
-fn lattice_edges(lattice: Lattice) -> impl Iterator<Item = [usize; 2]> {
+/// The lattice's edges whose ends differ in sign, by axis, then by their first point.
+fn cut_edges(lattice: Lattice, sdf: &[f64]) -> Vec<[usize; 2]> {
     let n = lattice.cells() + 1;
-    (0..lattice.len()).flat_map(move |i| {
-        let at = lattice.coordinates(i);
-        (0..3).filter(move |&axis| at[axis] + 1 < n).map(move |axis| [i, i + n.pow(axis as u32)])
-    })
+    let along = |axis: usize| {
+        let step = n.pow(axis as u32);
+        // Rows along x; an edge along x does not leave its row, the others' rows end one earlier.
+        let row = move |r: usize| {
+            let (first, [y, z]) = (r * n, [r % n, r / n]);
+            let last = match axis {
+                0 => n - 1,
+                1 if y + 1 == n => 0,
+                2 if z + 1 == n => 0,
+                _ => n,
+            };
+            let cut = move |i: &usize| (sdf[*i] > 0.0) != (sdf[*i + step] > 0.0);
+            (first..first + last).filter(cut).map(move |i| [i, i + step])
+        };
+        (0..n * n).into_par_iter().flat_map_iter(row)
+    };
+    (0..3).flat_map(|axis| along(axis).collect::<Vec<_>>()).collect()
 }
 
 /// Changes of sign (Munkberg et al., "Extracting Triangular 3D Models, Materials, and Lighting From
 /// Images", 2022, eq. 2): the mean over the edges whose ends differ in sign of the cross-entropies of
-/// each end's sigmoid with the other's sign. Removes floaters and inner walls.
-pub fn sign_changes(lattice: Lattice, sdf: &[f64]) -> Penalty<f64> {
-    let cut: Vec<[usize; 2]> =
-        lattice_edges(lattice).filter(|&[a, b]| (sdf[a] > 0.0) != (sdf[b] > 0.0)).collect();
+/// each end's sigmoid with the other's sign. Removes floaters and inner walls. Distances count in units of
+/// `unit`.
+pub fn sign_changes(lattice: Lattice, sdf: &[f64], unit: f64) -> Penalty<f64> {
+    let cut = cut_edges(lattice, sdf);
     let scale = 1.0 / cut.len().max(1) as f64;
     let mut out = Penalty { value: 0.0, gradient: vec![0.0; sdf.len()] };
     for [a, b] in cut {
         for (x, y) in [(a, b), (b, a)] {
-            let (s, target) = (sdf[x], if sdf[y] > 0.0 { 1.0 } else { 0.0 });
+            let (s, target) = (sdf[x] / unit, if sdf[y] > 0.0 { 1.0 } else { 0.0 });
             out.value += scale * (s.max(0.0) - s * target + (-s.abs()).exp().ln_1p());
-            out.gradient[x] += scale * (1.0 / (1.0 + (-s).exp()) - target);
+            out.gradient[x] += scale / unit * (1.0 / (1.0 + (-s).exp()) - target);
         }
     }
     out

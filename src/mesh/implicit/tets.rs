@@ -8,6 +8,7 @@
 
 use glam::DVec3;
 
+use super::loops::cut_cells;
 use super::{Lattice, crossing, crossing_backward};
 use crate::Result;
 
@@ -46,13 +47,10 @@ pub fn extract(lattice: Lattice, sdf: &[f64], deform: &[DVec3]) -> Result<Surfac
     let mut surface = Surface::default();
     let mut known = vec![u32::MAX; 7 * lattice.len()];
     let n = lattice.cells();
-    for cell in 0..n.pow(3) {
+    for (cell, _) in cut_cells(lattice, sdf) {
+        let cell = cell as usize;
         let [x, y, z] = [cell % n, cell / n % n, cell / (n * n)];
         let corner = |c: usize| lattice.index([x + (c & 1), y + (c >> 1 & 1), z + (c >> 2)]);
-        let inside = (0..8).filter(|&c| sdf[corner(c)] > 0.0).count();
-        if inside == 0 || inside == 8 {
-            continue;
-        }
         for tet in TETS {
             // Corners within a tetrahedron are nested: the difference of two is the edge's direction.
             let mut vertex = |i: usize, j: usize| {

@@ -3,6 +3,7 @@
 use super::input::{SurfaceGrad, SurfaceGradients};
 use super::normals::vertex_normals_backward;
 use super::renderer::{LAYER, Pass, SurfaceRenderer, TexturePass, level_texels};
+use super::shade::Shade;
 use crate::gpu::backend::Buffer;
 use crate::gpu::kernels::{Kernel, RASTER, SurfaceParams, TextureParams};
 use crate::render::volume::buffers::read_f32;
@@ -21,15 +22,28 @@ impl SurfaceRenderer {
     /// # Errors
     /// If nothing was rendered, a length is wrong, or the device fails.
     pub fn backward(&mut self, grad: &SurfaceGrad<'_>) -> Result<SurfaceGradients> {
+        self.back(grad, None)
+    }
+
+    pub(super) fn back(
+        &mut self,
+        grad: &SurfaceGrad<'_>,
+        pull: Option<&mut Shade<'_>>,
+    ) -> Result<SurfaceGradients> {
         let Some(pass) = self.pass.take() else {
             return Err(Error::Failed("backward: nothing was rendered before".to_owned()));
         };
-        let result = self.through(&pass, grad);
+        let result = self.through(&pass, grad, pull);
         self.pass = Some(pass);
         result
     }
 
-    fn through(&mut self, pass: &Pass, grad: &SurfaceGrad<'_>) -> Result<SurfaceGradients> {
+    fn through(
+        &mut self,
+        pass: &Pass,
+        grad: &SurfaceGrad<'_>,
+        pull: Option<&mut Shade<'_>>,
+    ) -> Result<SurfaceGradients> {
         let p = &pass.params;
         let pixels = (p.views * p.width * p.height) as usize;
         check(grad, pixels)?;
@@ -42,7 +56,10 @@ impl SurfaceRenderer {
         };
         let mut out = SurfaceGradients::default();
         let blended = layers(pixels, grad.rgb, grad.mask);
-        let values = self.through_blend(pass, &pass.colors, &blended, &sums)?;
+        let mut values = self.through_blend(pass, &pass.colors, &blended, &sums)?;
+        if let Some(pull) = pull {
+            values = self.each_seen("shaded_grad", pixels, &pass.ids, &values, pull)?;
+        }
         self.through_paint(pass, &values, &sums, &mut out)?;
         let mut by_normals = None;
         if let (Some(grad), Some(normals)) = (grad.normal, &pass.normals) {

@@ -9,8 +9,9 @@ mod input;
 mod normals;
 mod projection;
 mod renderer;
+mod shade;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod topology;
 
 pub use input::{
@@ -19,4 +20,5 @@ pub use input::{
 };
 pub use projection::projection;
 pub use renderer::SurfaceRenderer;
+pub use shade::Shade;
 pub use topology::Topology;

@@ -5,6 +5,7 @@ use glam::Vec3;
 use super::input::{Paint, SurfaceInput, SurfaceOptions, SurfaceOutput};
 use super::normals::vertex_normals;
 use super::projection::projection;
+use super::shade::Shade;
 use super::topology::Topology;
 use crate::gpu::backend::{Buffer, Device};
 use crate::gpu::kernels::{Kernel, RASTER, SURFACE_TILE, ScanParams, SurfaceParams, TextureParams};
@@ -80,6 +81,16 @@ impl SurfaceRenderer {
         })
     }
 
+    /// Takes a mesh with other connections, and keeps the work buffers.
+    ///
+    /// # Errors
+    /// If the device has too little memory.
+    pub fn set_topology(&mut self, topology: Topology) -> Result<()> {
+        let pool = std::mem::take(&mut self.pool);
+        *self = Self { pool, ..Self::new(&self.device.clone(), &topology)? };
+        Ok(())
+    }
+
     /// The mesh's connections.
     pub fn topology(&self) -> &Topology {
         &self.topology
@@ -101,6 +112,15 @@ impl SurfaceRenderer {
     /// If lengths do not fit the topology, there is no camera, cameras differ in size, or the device
     /// fails or is too small.
     pub fn render(&mut self, input: &SurfaceInput<'_>, options: &SurfaceOptions) -> Result<SurfaceOutput> {
+        self.draw(input, options, None)
+    }
+
+    pub(super) fn draw(
+        &mut self,
+        input: &SurfaceInput<'_>,
+        options: &SurfaceOptions,
+        shade: Option<&mut Shade<'_>>,
+    ) -> Result<SurfaceOutput> {
         self.pass = None;
         let params = self.params(input, options)?;
         let pixels = (params.views * params.width * params.height) as usize;
@@ -108,6 +128,10 @@ impl SurfaceRenderer {
         let (ids, raster) = self.rasterize(&params, &clip, options.layer)?;
         let (attributes, texture, values) =
             self.paint(input.paint, options, &params, &clip, &ids, &raster)?;
+        let values = match shade {
+            Some(shade) => self.each_seen("shaded", pixels, &ids, &values, shade)?,
+            None => values,
+        };
         let backgrounds: Vec<f32> = input.backgrounds.iter().flat_map(|c| c.to_array()).collect();
         let colors = self.compose(&params, &ids, &values, &backgrounds, "layers")?;
         let (alphas, edges) = self.pairs(&params, &ids, &raster, &clip)?;

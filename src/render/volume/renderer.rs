@@ -4,6 +4,7 @@ use glam::Vec3;
 
 use super::buffers::{Group, Pool, read_f32, uniform, xavier};
 use super::config::{Background, Mode, RenderOptions, RenderOutput, VolumeConfig};
+use super::points::PointPass;
 use crate::field::FieldConfig;
 use crate::gpu::backend::{Buffer, Device};
 use crate::gpu::kernels::{
@@ -35,6 +36,7 @@ pub struct VolumeRenderer {
     pub(super) active_levels: u32,
     pub(super) pool: Pool,
     pub(super) pass: Option<Pass>,
+    pub(super) point_pass: Option<PointPass>,
 }
 
 /// What the backward pass needs of a forward pass.
@@ -105,6 +107,7 @@ impl VolumeRenderer {
             active_levels: field.active_levels(0),
             pool: Pool::default(),
             pass: None,
+            point_pass: None,
         };
         renderer.refresh_occupancy(0)?;
         Ok(renderer)

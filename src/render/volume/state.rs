@@ -50,8 +50,19 @@ impl VolumeRenderer {
             self.device.clear(&group.grad)?;
         }
         self.pass = None;
+        self.point_pass = None;
         self.pool.clear();
         self.set_occupancy_bits()
+    }
+
+    /// Another renderer with the same field.
+    ///
+    /// # Errors
+    /// If the device fails or has too little memory.
+    pub fn copy(&self) -> Result<Self> {
+        let mut copy = Self::new(&self.device, &self.field, &self.volume, self.seed)?;
+        copy.load_state(&self.state()?)?;
+        Ok(copy)
     }
 
     fn tensors(&self) -> Vec<(String, &Buffer, usize)> {

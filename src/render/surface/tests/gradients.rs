@@ -35,6 +35,7 @@ fn scene(textured: Option<(Sampling, Wrap)>) -> Scene {
         triangles,
         attributes: f64s(&attributes),
         texture,
+        shade: None,
         background: DVec3::new(0.25, 0.5, 0.75),
     }
 }

@@ -2,7 +2,7 @@
 
 mod closed_forms;
 mod gradients;
-mod reference;
+pub(crate) mod reference;
 mod training;
 
 use glam::Vec3;

@@ -8,16 +8,18 @@ use crate::render::camera::Camera;
 
 /// A scene in f64; colours of vertices or (u, v) and a texture.
 #[derive(Clone)]
-pub(super) struct Scene {
-    pub(super) positions: Vec<f64>,
-    pub(super) triangles: Vec<[u32; 3]>,
-    pub(super) attributes: Vec<f64>,
-    pub(super) texture: Option<Texture>,
-    pub(super) background: DVec3,
+pub(crate) struct Scene {
+    pub(crate) positions: Vec<f64>,
+    pub(crate) triangles: Vec<[u32; 3]>,
+    pub(crate) attributes: Vec<f64>,
+    pub(crate) texture: Option<Texture>,
+    /// From what is interpolated to a colour.
+    pub(crate) shade: Option<fn(DVec3) -> DVec3>,
+    pub(crate) background: DVec3,
 }
 
 #[derive(Clone)]
-pub(super) struct Texture {
+pub(crate) struct Texture {
     pub(super) texels: Vec<f64>,
     pub(super) size: [usize; 2],
     pub(super) wrap: u32,
@@ -27,7 +29,7 @@ pub(super) struct Texture {
 }
 
 /// Per pixel: rgb, coverage, depth, normal.
-pub(super) type Pixel = [f64; 8];
+pub(crate) type Pixel = [f64; 8];
 
 pub(super) struct Hit {
     pub(super) b: DVec3,
@@ -108,6 +110,7 @@ impl Scene {
                     mix(self.triangles[t].map(row), hit.b)
                 }
             };
+            let color = self.shade.map_or(color, |shade| shade(color));
             let normal = mix(self.triangles[t].map(|i| normals[i as usize]), hit.b);
             [color.x, color.y, color.z, 1.0, hit.depth, normal.x, normal.y, normal.z]
         };
@@ -115,7 +118,7 @@ impl Scene {
     }
 
     /// The pictures of all cameras.
-    pub(super) fn render(&self, cameras: &[Camera], ids: &[u32]) -> Vec<Pixel> {
+    pub(crate) fn render(&self, cameras: &[Camera], ids: &[u32]) -> Vec<Pixel> {
         let layers = self.layers(cameras, ids);
         let mut out = layers.clone();
         for (at, camera, x, y) in pixels(cameras) {

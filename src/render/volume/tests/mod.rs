@@ -2,6 +2,7 @@
 
 mod closed_forms;
 mod gradients;
+mod points;
 mod reference;
 mod training;
 

@@ -162,7 +162,7 @@ fn network(weights: &[f64], input: &[f64], width: usize, outputs: usize) -> Vec<
 }
 
 /// Density and colour.
-fn field(config: &FieldConfig, params: &Params, x: DVec3) -> (f64, DVec3) {
+pub(super) fn field(config: &FieldConfig, params: &Params, x: DVec3) -> (f64, DVec3) {
     let mut features = Vec::new();
     for level in config.table() {
         let mut sum = [0.0; 2];
