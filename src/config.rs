@@ -21,7 +21,7 @@ use crate::render::volume::VolumeConfig;
 pub use crate::suggest::nearest;
 pub use tables::{
     CameraConfig, Latents, Method, OptimConfig, OutputConfig, RegularizeConfig, SdsConfig, ShadingConfig,
-    VsdConfig,
+    TextureConfig, VsdConfig,
 };
 
 /// Everything that decides what a run computes, and how often it reports.
@@ -58,6 +58,8 @@ pub struct Config {
     pub mesh: MeshOptions,
     /// What is made beside the asset.
     pub export: ExportOptions,
+    /// Materials for a given model (`gen3d texture`).
+    pub texture: TextureConfig,
     /// Previews and checkpoints.
     pub output: OutputConfig,
 }
@@ -80,6 +82,7 @@ impl Default for Config {
             adam: AdamConfig::default(),
             mesh: MeshOptions::default(),
             export: ExportOptions::default(),
+            texture: TextureConfig::default(),
             output: OutputConfig::default(),
         }
     }

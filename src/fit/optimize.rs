@@ -1,6 +1,7 @@
 //! The loop: random rays, their colours, the squared difference in sRGB, back through the renderer, Adam.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use super::rays::{self, Target};
@@ -8,6 +9,7 @@ use super::{Job, Scene, compare};
 use crate::config::Config;
 use crate::field::AdamConfig;
 use crate::generate::checkpoint::Checkpoint;
+use crate::generate::course::{self, Course};
 use crate::generate::event::{Event, FitStep};
 use crate::generate::penalty::{self, Penalty};
 use crate::generate::picture::transfer;
@@ -46,41 +48,18 @@ impl<'a> Run<'a> {
         Ok(Self { job, scene, targets, cancel, renderer })
     }
 
-    /// Steps `first` … to the end, with previews and checkpoints on the way and a checkpoint at the
-    /// end.
+    /// See [`course::follow`].
     pub(super) fn optimize(
         &mut self,
         first: u32,
         timings: &mut Timings,
         reporter: &mut Reporter<'_, '_>,
     ) -> Result<()> {
-        let steps = self.job.config.optim.steps;
-        let output = &self.job.config.output;
-        for step in first..steps {
-            if self.cancel.load(Ordering::Relaxed) {
-                self.checkpoint(step, timings, reporter)?;
-                return Err(Error::Interrupted);
-            }
-            let report = self.step(step, timings)?;
-            reporter.emit(&Event::FitStep(report));
-            let done = step + 1;
-            if output.preview_every > 0 && (done.is_multiple_of(output.preview_every) || done == steps) {
-                self.preview(step, timings, reporter);
-            }
-            if output.checkpoint_every > 0 && done.is_multiple_of(output.checkpoint_every) && done < steps {
-                let saved = self.checkpoint(done, timings, reporter);
-                reporter.survive(saved);
-            }
-        }
-        let saved = if first < steps { self.checkpoint(steps, timings, reporter) } else { Ok(()) };
-        reporter.survive(saved);
-        match self.cancel.load(Ordering::Relaxed) {
-            true => Err(Error::Interrupted),
-            false => Ok(()),
-        }
+        let (job, cancel) = (self.job, self.cancel);
+        course::follow(self, first, (&job.config, &job.folder), cancel, timings, reporter)
     }
 
-    fn step(&mut self, step: u32, timings: &mut Timings) -> Result<FitStep> {
+    fn one(&mut self, step: u32, timings: &mut Timings) -> Result<FitStep> {
         let start = Instant::now();
         let c = &self.job.config;
         let batch = timings.time("optimize.rays", || {
@@ -121,35 +100,32 @@ impl<'a> Run<'a> {
             seconds: start.elapsed().as_secs_f64(),
         })
     }
+}
 
-    fn preview(&mut self, step: u32, timings: &mut Timings, reporter: &mut Reporter<'_, '_>) {
-        let size = self.job.config.output.preview_size;
-        let written = timings.time("optimize.preview", || {
-            let picture = compare::preview(self.scene, &mut self.renderer, step, size)?;
-            let path = self.job.folder.file("preview.png");
-            asset::replace(&path, &preview::png(&picture)?)?;
-            Ok(path)
-        });
-        match written {
-            Ok(path) => reporter.emit(&Event::Preview { path }),
-            Err(e) => reporter.survive(Err(e)),
-        }
+impl Course for Run<'_> {
+    fn step(&mut self, step: u32, timings: &mut Timings, reporter: &mut Reporter<'_, '_>) -> Result<()> {
+        let report = self.one(step, timings)?;
+        reporter.emit(&Event::FitStep(report));
+        Ok(())
     }
 
-    fn checkpoint(&self, step: u32, timings: &mut Timings, reporter: &mut Reporter<'_, '_>) -> Result<()> {
-        let path = timings.time("optimize.checkpoint", || {
-            let checkpoint = Checkpoint {
-                step,
-                prompt: String::new(),
-                // What a run is continued under: here the pictures take the prior's place.
-                prior: self.scene.digest.clone(),
-                config: self.job.config.to_toml()?,
-                state: self.renderer.state()?,
-            };
-            checkpoint.save(&self.job.folder)
-        })?;
-        reporter.emit(&Event::Checkpoint { path, step });
-        Ok(())
+    fn preview(&mut self, step: u32) -> Result<PathBuf> {
+        let size = self.job.config.output.preview_size;
+        let picture = compare::preview(self.scene, &mut self.renderer, step, size)?;
+        let path = self.job.folder.file("preview.png");
+        asset::replace(&path, &preview::png(&picture)?)?;
+        Ok(path)
+    }
+
+    fn checkpoint(&self, step: u32) -> Result<Checkpoint> {
+        Ok(Checkpoint {
+            step,
+            prompt: String::new(),
+            // What a run is continued under: here the pictures take the prior's place.
+            prior: self.scene.digest.clone(),
+            config: self.job.config.to_toml()?,
+            state: self.renderer.state()?,
+        })
     }
 }
 

@@ -12,6 +12,7 @@ use crate::{Result, asset};
 
 pub mod batch;
 pub mod checkpoint;
+pub(crate) mod course;
 pub mod event;
 pub mod folder;
 pub mod guide;
@@ -30,6 +31,7 @@ pub(crate) mod reporter;
 mod resume;
 mod rig;
 mod shade;
+pub mod texture;
 pub mod timing;
 mod words;
 
