@@ -23,7 +23,7 @@ pub use crate::suggest::nearest;
 pub use refine::{RefineConfig, RefineStart};
 pub use tables::{
     CameraConfig, Latents, Method, OptimConfig, OutputConfig, Recompute, RegularizeConfig, SdsConfig,
-    ShadingConfig, SketchConfig, VsdConfig,
+    ShadingConfig, SketchConfig, TextureConfig, VsdConfig,
 };
 
 /// Everything that decides what a run computes, and how often it reports.
@@ -64,6 +64,8 @@ pub struct Config {
     pub mesh: MeshOptions,
     /// What is made beside the asset.
     pub export: ExportOptions,
+    /// Materials for a given model (`gen3d texture`).
+    pub texture: TextureConfig,
     /// Previews and checkpoints.
     pub output: OutputConfig,
 }
@@ -88,6 +90,7 @@ impl Default for Config {
             refine: RefineConfig::default(),
             mesh: MeshOptions::default(),
             export: ExportOptions::default(),
+            texture: TextureConfig::default(),
             output: OutputConfig::default(),
         }
     }

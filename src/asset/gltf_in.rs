@@ -29,8 +29,13 @@ pub(super) fn read(bytes: &[u8], folder: Option<&Path>) -> Read<Asset> {
     let mut json: Value = serde_json::from_slice(&json).map_err(|e| {
         Reason::from(format!("not glTF: {e}")).hint("the file may be of another kind than its name says")
     })?;
-    if json.pointer("/asset/version").is_none() {
-        return Err(Reason::from("not glTF: there is no asset.version").hint("glTF 2.0 is needed"));
+    match json.pointer("/asset/version").and_then(Value::as_str) {
+        Some(version) if version.starts_with("2.") => {}
+        Some(version) => return Err(old(version)),
+        None if json.pointer("/meshes").is_some_and(Value::is_object) => return Err(old("1.0")),
+        None => {
+            return Err(Reason::from("not glTF: there is no asset.version").hint("glTF 2.0 is needed"));
+        }
     }
     let extras = json.pointer("/asset/extras").and_then(Value::as_object).cloned().unwrap_or_default();
     adapt(&mut json)?;
@@ -47,6 +52,12 @@ pub(super) fn read(bytes: &[u8], folder: Option<&Path>) -> Read<Asset> {
     Ok(reader.asset)
 }
 
+/// Why another version cannot be read.
+fn old(version: &str) -> Reason {
+    let text = format!("it is glTF {}, only 2.0 can be read", version.chars().take(12).collect::<String>());
+    Reason::from(text).hint("export it again as glTF 2.0, with Blender for example")
+}
+
 /// The JSON of a file and, of a GLB, its binary chunk.
 type Chunks<'a> = (Cow<'a, [u8]>, Option<Vec<u8>>);
 
@@ -58,6 +69,7 @@ fn split(bytes: &[u8]) -> Read<Chunks<'_>> {
     let length = bytes.get(8..12).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]]) as usize);
     match length {
         None => return Err("truncated: the GLB header is incomplete".into()),
+        Some(_) if bytes[4..8] == 1u32.to_le_bytes() => return Err(old("1.0")),
         Some(length) if length < 20 => return Err(format!("the GLB header claims {length} bytes").into()),
         Some(length) if length > bytes.len() => {
             return Err(Reason::from(format!("truncated: {} of {length} bytes are there", bytes.len()))

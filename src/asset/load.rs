@@ -72,6 +72,14 @@ pub fn from_gltf_bytes(bytes: &[u8]) -> Result<Asset> {
     parse(bytes, "glb", None).map_err(|reason| Error::invalid("glTF", reason.text))
 }
 
+/// Reads an OBJ file's bytes; its material files and textures are not looked for.
+///
+/// # Errors
+/// [`Error::Invalid`] if the contents are unusable.
+pub fn from_obj_bytes(bytes: &[u8]) -> Result<Asset> {
+    parse(bytes, "obj", None).map_err(|reason| Error::invalid("OBJ", reason.text))
+}
+
 pub(super) fn parse(bytes: &[u8], extension: &str, folder: Option<&Path>) -> Read<Asset> {
     if bytes.is_empty() {
         return Err("the file is empty".into());

@@ -30,7 +30,7 @@ use glam::{Vec2, Vec3};
 use image::RgbaImage;
 
 pub use export::ExportOptions;
-pub use load::{from_gltf_bytes, load};
+pub use load::{from_gltf_bytes, from_obj_bytes, load};
 pub use placement::normalize;
 pub(crate) use save::replace;
 pub use save::{save, save_with};

@@ -1,6 +1,7 @@
 //! Wavefront OBJ and MTL into [`Asset`]s.
 
 use std::{
+    borrow::Cow,
     io::Cursor,
     path::{Path, PathBuf},
     sync::Arc,
@@ -23,6 +24,12 @@ pub(super) fn read(bytes: &[u8], folder: Option<&Path>) -> Read<Asset> {
     if text.contains('\0') {
         return Err("not OBJ: it holds binary data".into());
     }
+    // Exporters write `usemtl` without a name for faces without a material.
+    let nameless = |line: &str| line.trim() == "usemtl";
+    let text: Cow<'_, str> = match text.lines().any(nameless) {
+        true => text.lines().filter(|l| !nameless(l)).collect::<Vec<_>>().join("\n").into(),
+        false => text,
+    };
     let options =
         tobj::LoadOptions { single_index: true, triangulate: true, ignore_points: true, ignore_lines: true };
     let library = |name: &Path| library(folder.map(|f| f.join(name)));

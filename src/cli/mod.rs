@@ -21,6 +21,7 @@ mod models;
 mod progress;
 pub mod render;
 mod report;
+mod texture;
 pub mod train;
 mod watch;
 
@@ -57,8 +58,10 @@ enum Command {
     Interpolate(interpolate::InterpolateArgs),
     /// Make an asset from posed pictures of a thing.
     Fit(fit::Args),
-    /// Draw a model from all sides into one picture, or make posed pictures of it.
+    /// Draw a model: from all sides in one picture, as a turntable clip, or as posed pictures.
     Render(render::RenderArgs),
+    /// Give a model materials from a prompt; its shape stays.
+    Texture(texture::TextureArgs),
     /// Train the embedded models, or look at what they have learned.
     #[command(subcommand)]
     Train(train::TrainCommand),
@@ -110,6 +113,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         (Some(Command::Image(args)), _) => Ok(image::run(&args)?),
         (Some(Command::Interpolate(args)), _) => Ok(interpolate::run(&args)?),
         (Some(Command::Render(args)), _) => Ok(render::run(args)?),
+        (Some(Command::Texture(args)), _) => texture::run(&args),
         (Some(Command::Train(command)), _) => Ok(train::run(command)?),
         (Some(Command::Watch(args)), _) => Ok(watch::run(&args)?),
         // `arg_required_else_help` leaves nothing else.

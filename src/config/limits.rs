@@ -39,6 +39,8 @@ pub(super) fn validate(c: &Config) -> Result<()> {
     refine(&c.refine)?;
     c.mesh.validate()?;
     c.export.validate()?;
+    within("texture.resolution", c.texture.resolution, 8, 256)?;
+    within("texture.learning_rate", c.texture.learning_rate, 0.0, 10.0)?;
     within("output.sheet_size", c.output.sheet_size, 16, 2048)?;
     within("output.preview_size", c.output.preview_size, 16, 512)
 }

@@ -337,6 +337,26 @@ impl Default for OptimConfig {
     }
 }
 
+/// What `gen3d texture` optimises on a given surface.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TextureConfig {
+    /// Metalness and roughness beside the base colour, lit by environments.
+    pub pbr: bool,
+    /// Cells of the finest grid of colours along a side of the box (8 … 256).
+    pub resolution: u32,
+    /// Adam's learning rate (0 … 10).
+    pub learning_rate: f32,
+    /// New texture coordinates even where the model's own are good.
+    pub unwrap: bool,
+}
+
+impl Default for TextureConfig {
+    fn default() -> Self {
+        Self { pbr: false, resolution: 64, learning_rate: 0.03, unwrap: false }
+    }
+}
+
 /// Previews and checkpoints; nothing here changes the result.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]

@@ -1,6 +1,7 @@
 //! The loop: random rays, their colours, the squared difference in sRGB, back through the renderer, Adam.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use image::imageops;
@@ -10,6 +11,7 @@ use super::{Job, Scene, compare};
 use crate::config::Config;
 use crate::field::AdamConfig;
 use crate::generate::checkpoint::Checkpoint;
+use crate::generate::course::{self, Course};
 use crate::generate::event::{Event, FitStep};
 use crate::generate::history::Due;
 use crate::generate::optimize::norm;
@@ -50,39 +52,18 @@ impl<'a> Run<'a> {
         Ok(Self { job, scene, targets, cancel, renderer })
     }
 
-    /// Steps `first` … to the end, with previews and checkpoints on the way and a checkpoint at the
-    /// end.
+    /// See [`course::follow`].
     pub(super) fn optimize(
         &mut self,
         first: u32,
         timings: &mut Timings,
         reporter: &mut Reporter<'_, '_>,
     ) -> Result<()> {
-        let steps = self.job.config.optim.steps;
-        let output = &self.job.config.output;
-        for step in first..steps {
-            if self.cancel.load(Ordering::Relaxed) {
-                self.checkpoint(step, timings, reporter)?;
-                return Err(Error::Interrupted);
-            }
-            let report = self.step(step, timings)?;
-            reporter.emit(&Event::FitStep(report));
-            let done = step + 1;
-            self.show(done, timings, reporter);
-            if output.checkpoint_every > 0 && done.is_multiple_of(output.checkpoint_every) && done < steps {
-                let saved = self.checkpoint(done, timings, reporter);
-                reporter.survive(saved);
-            }
-        }
-        let saved = if first < steps { self.checkpoint(steps, timings, reporter) } else { Ok(()) };
-        reporter.survive(saved);
-        match self.cancel.load(Ordering::Relaxed) {
-            true => Err(Error::Interrupted),
-            false => Ok(()),
-        }
+        let (job, cancel) = (self.job, self.cancel);
+        course::follow(self, first, (&job.config, &job.folder), cancel, timings, reporter)
     }
 
-    fn step(&mut self, step: u32, timings: &mut Timings) -> Result<FitStep> {
+    fn one(&mut self, step: u32, timings: &mut Timings) -> Result<FitStep> {
         let start = Instant::now();
         let c = &self.job.config;
         let batch = timings.time("optimize.rays", || {
@@ -126,40 +107,33 @@ impl<'a> Run<'a> {
             memory: memory::held(),
         })
     }
+}
 
-    /// The preview, and a row of the history (the field's pictures alone), when they are due.
-    fn show(&mut self, done: u32, timings: &mut Timings, reporter: &mut Reporter<'_, '_>) {
-        let due = Due::after(done, &self.job.config);
-        if !due.any() {
-            return;
-        }
-        let size = self.job.config.output.preview_size;
-        let written = timings.time("optimize.preview", || {
-            let picture = compare::preview(self.scene, &mut self.renderer, done - 1, size)?;
-            let (w, h) = picture.dimensions();
-            let field = imageops::crop_imm(&picture, 0, h / 2, w, h - h / 2).to_image();
-            due.write(&self.job.folder, &picture, &field)
-        });
-        match written {
-            Ok(paths) => paths.into_iter().for_each(|path| reporter.emit(&Event::Preview { path })),
-            Err(e) => reporter.survive(Err(e)),
-        }
+impl Course for Run<'_> {
+    fn step(&mut self, step: u32, timings: &mut Timings, reporter: &mut Reporter<'_, '_>) -> Result<()> {
+        let report = self.one(step, timings)?;
+        reporter.emit(&Event::FitStep(report));
+        Ok(())
     }
 
-    fn checkpoint(&self, step: u32, timings: &mut Timings, reporter: &mut Reporter<'_, '_>) -> Result<()> {
-        let path = timings.time("optimize.checkpoint", || {
-            let checkpoint = Checkpoint {
-                step,
-                prompt: String::new(),
-                // What a run is continued under: here the pictures take the prior's place.
-                prior: self.scene.digest.clone(),
-                config: self.job.config.to_toml()?,
-                state: self.renderer.state()?,
-            };
-            checkpoint.save(&self.job.folder)
-        })?;
-        reporter.emit(&Event::Checkpoint { path, step });
-        Ok(())
+    /// The row of the history is the field's pictures alone.
+    fn show(&mut self, step: u32, due: Due) -> Result<Vec<PathBuf>> {
+        let size = self.job.config.output.preview_size;
+        let picture = compare::preview(self.scene, &mut self.renderer, step, size)?;
+        let (w, h) = picture.dimensions();
+        let field = imageops::crop_imm(&picture, 0, h / 2, w, h - h / 2).to_image();
+        due.write(&self.job.folder, &picture, &field)
+    }
+
+    fn checkpoint(&self, step: u32) -> Result<Checkpoint> {
+        Ok(Checkpoint {
+            step,
+            prompt: String::new(),
+            // What a run is continued under: here the pictures take the prior's place.
+            prior: self.scene.digest.clone(),
+            config: self.job.config.to_toml()?,
+            state: self.renderer.state()?,
+        })
     }
 }
 

@@ -396,8 +396,16 @@ mod tests {
             let mut guide = LatentGuide::load(&config, "a red apple", &folder, need).unwrap();
             let pixels: Vec<f32> = (0..2 * 3 * 32 * 32).map(|i| (i as f32 * 0.37).sin()).collect();
             let cameras = rig::cameras(&config, 0);
-            let views =
-                Views { pixels: &pixels, size: 32, cameras: &cameras, step: 0, progress: 0.0, seed: 3 };
+            let views = Views {
+                pixels: &pixels,
+                size: 32,
+                cameras: &cameras,
+                step: 0,
+                progress: 0.0,
+                seed: 3,
+                second_stage: false,
+                shown: Shown::Colors,
+            };
             guide.guide(&views, &mut Timings::default()).unwrap().gradient
         };
         for prior_size in [0, 64] {

@@ -14,6 +14,7 @@ use crate::{Result, asset};
 
 pub mod batch;
 pub mod checkpoint;
+pub(crate) mod course;
 pub mod event;
 pub mod folder;
 pub mod guide;
@@ -36,6 +37,7 @@ mod resume;
 mod rig;
 mod shade;
 mod sketch;
+pub mod texture;
 pub mod timing;
 mod words;
 

@@ -10,16 +10,26 @@ use crate::{Error, Result};
 
 /// Prepares the run; returns the number of steps already done.
 pub(super) fn begin(job: &Job, run: &mut Run<'_>, reporter: &mut Reporter<'_, '_>) -> Result<u32> {
+    let Some(checkpoint) = newest(job, &run.guide.identity(), reporter)? else { return Ok(0) };
+    run.load_state(&checkpoint.state, checkpoint.step)?;
+    reporter.emit(&Event::Resumed { step: checkpoint.step });
+    Ok(checkpoint.step)
+}
+
+/// The checkpoint to go on from. Without one the folder is ready for a new run.
+pub(super) fn newest(
+    job: &Job,
+    identity: &str,
+    reporter: &mut Reporter<'_, '_>,
+) -> Result<Option<Checkpoint>> {
     if job.resume
         && let Some((checkpoint, warnings)) = Checkpoint::load_newest(&job.folder)?
     {
-        verify(job, &run.guide.identity(), &checkpoint)?;
-        run.load_state(&checkpoint.state, checkpoint.step)?;
+        verify(job, identity, &checkpoint)?;
         for warning in warnings {
             reporter.emit(&Event::warning(warning));
         }
-        reporter.emit(&Event::Resumed { step: checkpoint.step });
-        return Ok(checkpoint.step);
+        return Ok(Some(checkpoint));
     }
     let replaced = replaces(job);
     Checkpoint::remove_all(&job.folder)?;
@@ -31,7 +41,7 @@ pub(super) fn begin(job: &Job, run: &mut Run<'_>, reporter: &mut Reporter<'_, '_
     if let Some(event) = replaced {
         reporter.emit(&event);
     }
-    Ok(0)
+    Ok(None)
 }
 
 /// A run continues only what it would itself have begun.

@@ -81,6 +81,15 @@ pub fn base_color(
     }))
 }
 
+/// The texels of a `size`-wide square texture that show the surface (or lie within a texel and a half of one
+/// that does), and the nearest point of it for each.
+pub fn places(surface: Surface<'_>, size: usize) -> Vec<(usize, Vec3)> {
+    let hits = rasterize(surface, size);
+    let near =
+        |(texel, hit): (usize, &Hit)| (hit.distance <= SKIRT).then(|| (texel, locate(surface, *hit).0));
+    hits.iter().enumerate().filter_map(near).collect()
+}
+
 /// The triangle nearest to each texel centre, up to the skirt. Ties go to the first triangle.
 pub(super) fn rasterize(surface: Surface<'_>, size: usize) -> Vec<Hit> {
     let nothing = Hit { distance: f32::INFINITY, triangle: 0, weights: Vec2::ZERO };

@@ -1,7 +1,7 @@
 //! Contact sheets and turntables: one asset from many sides in one picture.
 
 use glam::{Mat4, Vec3};
-use image::{RgbImage, imageops};
+use image::{ImageBuffer, Pixel, RgbImage, imageops};
 use rayon::prelude::*;
 
 use super::{
@@ -56,11 +56,14 @@ pub fn views(asset: &Asset, options: &Views) -> Vec<RgbImage> {
 
 /// Puts pictures of equal size side by side, `columns` in a row (at least 1), from the top left.
 /// One row is a strip. Unused places stay black; no pictures give an empty one.
-pub fn contact_sheet(pictures: &[RgbImage], columns: usize) -> RgbImage {
+pub fn contact_sheet<P>(pictures: &[ImageBuffer<P, Vec<u8>>], columns: usize) -> ImageBuffer<P, Vec<u8>>
+where
+    P: Pixel<Subpixel = u8> + 'static,
+{
     let columns = columns.clamp(1, pictures.len().max(1));
-    let (width, height) = pictures.first().map_or((0, 0), RgbImage::dimensions);
+    let (width, height) = pictures.first().map_or((0, 0), ImageBuffer::dimensions);
     let rows = pictures.len().div_ceil(columns);
-    let mut sheet = RgbImage::new(columns as u32 * width, rows as u32 * height);
+    let mut sheet = ImageBuffer::new(columns as u32 * width, rows as u32 * height);
     for (i, picture) in pictures.iter().enumerate() {
         let (x, y) = (i % columns * width as usize, i / columns * height as usize);
         imageops::replace(&mut sheet, picture, x as i64, y as i64);
@@ -83,7 +86,7 @@ mod tests {
         let at = |x, y| sheet.get_pixel(x, y)[0];
         assert_eq!([at(0, 0), at(3, 1), at(8, 0), at(0, 2), at(5, 3), at(8, 3)], [1, 2, 3, 4, 5, 0]);
         assert_eq!(contact_sheet(&pictures, 9).dimensions(), (15, 2));
-        assert_eq!(contact_sheet(&[], 4).dimensions(), (0, 0));
+        assert_eq!(contact_sheet::<Rgb<u8>>(&[], 4).dimensions(), (0, 0));
     }
 
     /// A needle along `axis`, from −`half` to `half`, 1/50 as thick.

@@ -5,6 +5,7 @@
 //! triangle of every sample, `shade` lights what is visible and averages samples into pixels.
 
 mod fill;
+mod fragment;
 mod prepare;
 mod project;
 mod shade;
@@ -14,14 +15,16 @@ mod tests;
 use glam::{Mat4, Vec3};
 use image::RgbImage;
 
+pub use fragment::{Fragment, render_with};
 pub use prepare::PreparedAsset;
+pub(super) use prepare::{Codes, Texture};
 
 pub use super::light::Lighting;
 use super::{camera::Camera, color};
 use crate::asset::Asset;
 
 /// A drawn picture; every vector has `width * height` entries, row 0 on top.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Frame {
     /// Width in pixels.
     pub width: u32,

@@ -1,6 +1,9 @@
 //! Assets in the form the rasteriser draws: one vertex list, textures with mip levels.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::HashMap,
+    sync::{Arc, LazyLock},
+};
 
 use glam::{Vec2, Vec3};
 use image::RgbaImage;
@@ -57,7 +60,10 @@ impl PreparedAsset {
         for material in asset.materials.iter().chain(std::iter::once(&Material::default())) {
             let texture = material.base_color_texture.as_ref().map(|image| {
                 let key = Arc::as_ptr(image);
-                textures.entry(key).or_insert_with(|| Arc::new(Texture::new(image, limit))).clone()
+                textures
+                    .entry(key)
+                    .or_insert_with(|| Arc::new(Texture::new(image, limit, Codes::Srgb)))
+                    .clone()
             });
             let look = material.mean_look();
             prepared.materials.push(PreparedMaterial {
@@ -109,10 +115,38 @@ impl PreparedAsset {
     }
 }
 
+/// What the 8-bit codes of a texture stand for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::render) enum Codes {
+    /// Colours on the sRGB curve.
+    Srgb,
+    /// Numbers, 255 being 1.
+    Linear,
+}
+
+impl Codes {
+    fn table(self) -> &'static [f32; 256] {
+        static LINEAR: LazyLock<[f32; 256]> =
+            LazyLock::new(|| std::array::from_fn(|code| code as f32 / 255.0));
+        match self {
+            Self::Srgb => decode_table(),
+            Self::Linear => &LINEAR,
+        }
+    }
+
+    fn encode(self, value: f32) -> u8 {
+        match self {
+            Self::Srgb => linear_to_srgb8(value),
+            Self::Linear => (value * 255.0 + 0.5) as u8,
+        }
+    }
+}
+
 /// A repeating texture with box-filtered levels, each half the size of the one before.
 #[derive(Debug)]
-pub(super) struct Texture {
+pub(in crate::render) struct Texture {
     levels: Vec<Level>,
+    codes: Codes,
     /// Every texel has alpha 255.
     pub(super) opaque: bool,
 }
@@ -126,36 +160,38 @@ struct Level {
 }
 
 impl Texture {
-    fn new(image: &RgbaImage, limit: u32) -> Self {
+    /// The texture of a picture; of `Linear` codes alpha means nothing.
+    pub(in crate::render) fn new(image: &RgbaImage, limit: u32, codes: Codes) -> Self {
         let (width, height) = image.dimensions();
-        let texels: Vec<[u8; 4]> = image.pixels().map(|p| p.0).collect();
+        let alpha = |p: [u8; 4]| if codes == Codes::Linear { [p[0], p[1], p[2], 255] } else { p };
+        let texels: Vec<[u8; 4]> = image.pixels().map(|p| alpha(p.0)).collect();
         let opaque = texels.iter().all(|t| t[3] == 255);
         let mut levels = vec![Level { width, height, texels }];
         if width == 0 || height == 0 {
             levels[0] = Level { width: 1, height: 1, texels: vec![[255; 4]] };
         }
-        while let Some(next) = levels.last().and_then(Level::halved) {
+        while let Some(next) = levels.last().and_then(|level| level.halved(codes)) {
             levels.push(next);
         }
         let keep_from = levels.iter().position(|l| l.width.max(l.height) <= limit.max(1));
         levels.drain(..keep_from.unwrap_or(0));
-        Self { levels, opaque }
+        Self { levels, codes, opaque }
     }
 
     /// Texels of the finest level, for level-of-detail selection.
-    pub(super) fn area(&self) -> f32 {
+    pub(in crate::render) fn area(&self) -> f32 {
         self.levels[0].width as f32 * self.levels[0].height as f32
     }
 
     /// Linear RGB (weighted by alpha) and alpha at `uv`, bilinear in the level whose texels are
     /// nearest in area to `footprint` texels of the finest level.
-    pub(super) fn sample(&self, uv: Vec2, footprint: f32) -> (Vec3, f32) {
+    pub(in crate::render) fn sample(&self, uv: Vec2, footprint: f32) -> (Vec3, f32) {
         // Levels differ by a factor of 4 in area: round(log2(footprint) / 2), from the exponent of
         // twice the footprint, since 4^(level - 1/2) = 2^(2 level) / 2 is where a level begins.
         let exponent = ((footprint * 2.0).to_bits() >> 23) as i32 - 127;
         let level = &self.levels[(exponent / 2).clamp(0, self.levels.len() as i32 - 1) as usize];
         let ([i00, i10, i01, i11], weights) = level.taps(uv);
-        let table = decode_table();
+        let table = self.codes.table();
         let texels = [i00, i10, i01, i11].map(|i| level.texels[i]);
         let mut sum = Vec3::ZERO;
         let mut alpha = 0.0;
@@ -187,7 +223,7 @@ impl Level {
     }
 
     /// The level of half size (rounded down, at least 1), box-filtered in linear light.
-    fn halved(&self) -> Option<Self> {
+    fn halved(&self, codes: Codes) -> Option<Self> {
         if self.width == 1 && self.height == 1 {
             return None;
         }
@@ -195,7 +231,7 @@ impl Level {
         let mut texels = Vec::with_capacity(width as usize * height as usize);
         for y in 0..height {
             for x in 0..width {
-                texels.push(self.box_mean(x, y, width, height));
+                texels.push(self.box_mean(x, y, (width, height), codes));
             }
         }
         Some(Self { width, height, texels })
@@ -203,8 +239,8 @@ impl Level {
 
     /// Mean over the texels of box (`x`, `y`) of a `width` × `height` division; colour is weighted
     /// by alpha so that what lies under transparent texels does not bleed in.
-    fn box_mean(&self, x: u32, y: u32, width: u32, height: u32) -> [u8; 4] {
-        let table = decode_table();
+    fn box_mean(&self, x: u32, y: u32, (width, height): (u32, u32), codes: Codes) -> [u8; 4] {
+        let table = codes.table();
         let (mut color, mut plain, mut alpha, mut count) = (Vec3::ZERO, Vec3::ZERO, 0.0, 0.0);
         for sy in y * self.height / height..(y + 1) * self.height / height {
             for sx in x * self.width / width..(x + 1) * self.width / width {
@@ -218,7 +254,7 @@ impl Level {
             }
         }
         let mean = if alpha > 0.0 { color / alpha } else { plain / count };
-        let [r, g, b] = mean.to_array().map(linear_to_srgb8);
+        let [r, g, b] = mean.to_array().map(|v| codes.encode(v));
         [r, g, b, (alpha / count * 255.0).round() as u8]
     }
 }

@@ -31,6 +31,8 @@ pub(super) struct Scene<'a> {
 pub(super) struct Part<'a> {
     pub(super) vertices: &'a [Vertex],
     pub(super) normals: Vec<Vec3>,
+    /// Number of its first material among the scene's.
+    pub(super) first_material: u32,
 }
 
 /// A material as this frame draws it.
@@ -75,6 +77,8 @@ pub(super) struct ScreenTriangle {
     pub(super) material: u32,
     /// Texels under a sample are this times depth cubed (the exact Jacobian of a projection).
     pub(super) footprint: f32,
+    /// The same for the area in texture coordinates.
+    pub(super) uv_footprint: f32,
     /// Face normal turned to the camera, for meshes without normals.
     pub(super) face_normal: Vec3,
     /// What turns the vertex normals to the camera; 0 if there are none.
@@ -139,13 +143,14 @@ impl<'a> Scene<'a> {
                 indices: triangle.indices,
                 material: first_material + triangle.material,
                 footprint: texels.map_or(0.0, |t| uv_area * t.area()),
+                uv_footprint: uv_area,
                 face_normal: face * facing,
                 normal_sign: if has_normals { facing * agrees } else { 0.0 },
             };
             self.clip_and_set_up(corners, template);
         }
         let normals = asset.vertices.iter().map(|v| (to_normal * v.normal).normalize_or_zero()).collect();
-        self.parts.push(Part { vertices: &asset.vertices, normals });
+        self.parts.push(Part { vertices: &asset.vertices, normals, first_material });
     }
 
     fn clip_and_set_up(&mut self, corners: [Vec3; 3], template: ScreenTriangle) {
@@ -212,6 +217,7 @@ impl<'a> Scene<'a> {
             inverse_depth,
             barycentric,
             footprint: template.footprint * determinant,
+            uv_footprint: template.uv_footprint * determinant,
             ..template
         })
     }

@@ -13,26 +13,26 @@ use crate::render::camera::Camera;
 const BAYER: [[u8; 4]; 4] = [[0, 8, 2, 10], [12, 4, 14, 6], [3, 11, 1, 9], [15, 7, 13, 5]];
 
 /// A point of a triangle: barycentric weights of the source triangle, and depth.
-struct Point {
-    weights: [f32; 3],
-    depth: f32,
+pub(super) struct Point {
+    pub(super) weights: [f32; 3],
+    pub(super) depth: f32,
 }
 
 impl Point {
-    fn new(triangle: &ScreenTriangle, x: u32, y: u32) -> Self {
+    pub(super) fn new(triangle: &ScreenTriangle, x: u32, y: u32) -> Self {
         let p = Vec2::new(x as f32 + 0.5, y as f32 + 0.5) - triangle.origin;
         let depth = 1.0 / triangle.inverse_depth.at(p);
         let [a, b] = [0, 1].map(|i| triangle.barycentric[i].at(p) * depth);
         Self { weights: [a, b, 1.0 - a - b], depth }
     }
 
-    fn blend(&self, values: [Vec3; 3]) -> Vec3 {
+    pub(super) fn blend(&self, values: [Vec3; 3]) -> Vec3 {
         values[0] * self.weights[0] + values[1] * self.weights[1] + values[2] * self.weights[2]
     }
 }
 
 /// Linear base colour and opacity.
-fn base_color(
+pub(super) fn base_color(
     surface: &Surface<'_>,
     part: &Part<'_>,
     triangle: &ScreenTriangle,
@@ -131,17 +131,22 @@ impl Pixel {
         let part = &scene.parts[triangle.part as usize];
         let surface = &scene.materials[triangle.material as usize];
         let point = Point::new(triangle, x, y);
-        let mut normal = triangle.face_normal;
-        if triangle.normal_sign != 0.0 {
-            let sum = point.blend(triangle.indices.map(|i| part.normals[i as usize])) * triangle.normal_sign;
-            normal = sum.try_normalize().unwrap_or(normal);
-        }
+        let normal = normal(part, triangle, &point);
         let (base, _) = base_color(surface, part, triangle, &point);
         self.rgb += radiance(surface, base, normal, to_eye, lighting);
         self.normal += normal;
         self.depth += point.depth;
         self.covered += 1.0;
     }
+}
+
+/// Unit normal, turned towards the camera.
+pub(super) fn normal(part: &Part<'_>, triangle: &ScreenTriangle, point: &Point) -> Vec3 {
+    if triangle.normal_sign == 0.0 {
+        return triangle.face_normal;
+    }
+    let sum = point.blend(triangle.indices.map(|i| part.normals[i as usize])) * triangle.normal_sign;
+    sum.try_normalize().unwrap_or(triangle.face_normal)
 }
 
 /// Light leaving a surface: Lambert under lamps and hemisphere, a broad highlight of each lamp,

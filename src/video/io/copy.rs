@@ -31,9 +31,9 @@ enum Fate {
 }
 
 impl Copier {
-    /// Opens the source again. Series of pictures carry nothing else.
+    /// Opens the source again. Series of pictures carry nothing else; made pictures have no source.
     pub(super) fn open(info: &Info) -> Result<Option<Self>> {
-        if images::is_series(&info.path) {
+        if info.path.as_os_str().is_empty() || images::is_series(&info.path) {
             return Ok(None);
         }
         let input = images::open(&info.path)?;

@@ -48,6 +48,27 @@ pub struct Info {
     pub others: Vec<(usize, String)>,
 }
 
+impl Info {
+    /// What is known of pictures that are made here, `rate` a second: there is no source.
+    pub fn made(size: (usize, usize), rate: u32, alpha: bool) -> Self {
+        Self {
+            path: PathBuf::new(),
+            stream: 0,
+            size,
+            turn: Turn::NONE,
+            time_base: Ratio { num: 1, den: rate as i32 },
+            rate: Some(Ratio { num: rate as i32, den: 1 }),
+            frames: None,
+            aspect: None,
+            tags: Tags::SRGB,
+            codec: String::new(),
+            pixel_format: if alpha { "rgba" } else { "rgb24" }.into(),
+            interlaced: false,
+            others: Vec::new(),
+        }
+    }
+}
+
 /// Opens a clip or a series of pictures and finds the picture's stream.
 ///
 /// # Errors
