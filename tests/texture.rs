@@ -37,7 +37,8 @@ fn ball(uvs: bool) -> Asset {
     for i in 0..=rings {
         for j in 0..=segments {
             let (v, u) = (i as f32 / rings as f32, j as f32 / segments as f32);
-            let ((st, ct), (sp, cp)) = ((v * 3.141_592_7).sin_cos(), (u * 6.283_185_5).sin_cos());
+            let ((st, ct), (sp, cp)) =
+                ((v * std::f32::consts::PI).sin_cos(), (u * std::f32::consts::TAU).sin_cos());
             let n = Vec3::new(st * sp, ct, st * cp);
             mesh.positions.push(Vec3::new(5.0, 1.0, -2.0) + 3.0 * n);
             mesh.normals.push(n.normalize());
@@ -58,7 +59,7 @@ fn ball(uvs: bool) -> Asset {
 
 /// The studio's light on a matte surface, its lamps averaged over all turns about the vertical axis.
 fn irradiance(light: &Lighting, normal: Vec3) -> Vec3 {
-    let turns = (0..12).map(|k| Quat::from_rotation_y(k as f32 * 0.523_598_8));
+    let turns = (0..12).map(|k| Quat::from_rotation_y(k as f32 * std::f32::consts::FRAC_PI_6));
     let lamp = |(direction, color): &(Vec3, Vec3)| -> Vec3 {
         turns.clone().map(|turn| *color * normal.dot(turn * *direction).max(0.0) / 12.0).sum()
     };

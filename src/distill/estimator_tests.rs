@@ -263,7 +263,7 @@ fn recomputing_learns_the_same() {
             let mut own = small.estimator(prediction, 1e-2).recomputing(recompute);
             let steps: Vec<f64> =
                 (0..3).map(|i| own.learn(&small.latents(), &cameras(), at(i)).unwrap().loss).collect();
-            let weights: Vec<f32> = own.state().unwrap().into_iter().flat_map(|(_, v)| v).collect();
+            let weights: Vec<f32> = own.state().unwrap().into_values().flatten().collect();
             (steps, weights)
         };
         let ((kept, a), (again, b)) = (learned(false), learned(true));

@@ -55,7 +55,7 @@ impl Colors for Pattern {
 
 fn cameras(n: u32, size: u32) -> Vec<Camera> {
     let turn = |i: u32| 360.0 * i as f32 / n as f32 + 17.0;
-    let lift = |i: u32| if i % 2 == 0 { 25.0 } else { -20.0 };
+    let lift = |i: u32| if i.is_multiple_of(2) { 25.0 } else { -20.0 };
     (0..n).map(|i| Camera::orbit(turn(i), lift(i), 2.6, Vec3::new(0.03, 0.02, 0.01), 0.7, size)).collect()
 }
 

@@ -164,7 +164,7 @@ impl Run {
             }
             let named = |e: &&str| self.folder.with_file_name(format!("{stem}.{e}"));
             let there = |p: &PathBuf| p.symlink_metadata().is_ok_and(|m| m.is_file());
-            match EXTENSIONS.iter().map(|e| named(&e)).find(there) {
+            match EXTENSIONS.iter().map(named).find(there) {
                 Some(path) => out.push(path),
                 None => break,
             }

@@ -30,8 +30,7 @@ impl Edges {
         let each = |(t, &[a, b, c]): (usize, &[u32; 3])| {
             [(a, b), (b, c), (c, a)].map(|(i, j)| (u64::from(i.min(j)) << 32 | u64::from(i.max(j)), t as u32))
         };
-        let mut sorted: Vec<(u64, u32)> =
-            triangles.par_iter().enumerate().flat_map_iter(|t| each(t)).collect();
+        let mut sorted: Vec<(u64, u32)> = triangles.par_iter().enumerate().flat_map_iter(each).collect();
         sorted.par_sort_unstable();
         Self { sorted }
     }

@@ -186,7 +186,7 @@ fn score(net: &IfNet, data: &Sequences) -> Result<[f64; 2]> {
 }
 
 fn averaged(adam: &AdamW) -> Result<HashMap<String, Tensor>> {
-    Ok(to_f16(&adam.averaged()?.into_iter().collect())?)
+    to_f16(&adam.averaged()?.into_iter().collect())
 }
 
 /// Writes the weights, f16.
