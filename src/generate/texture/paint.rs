@@ -222,7 +222,9 @@ mod tests {
                     x[i] += by;
                     loss(&x)
                 };
-                let h = 4e-3;
+                // Small, since the split sum's tables are linear between their roughnesses: a step across one of
+                // those sees two slopes.
+                let h = 5e-4;
                 let numeric = (moved(h) - moved(-h)) / f64::from(2.0 * h);
                 let error = (numeric - f64::from(exact[i])).abs();
                 assert!(error < 2e-2 * numeric.abs().max(0.02), "{pbr} {i}: {numeric} {}", exact[i]);

@@ -295,8 +295,10 @@ impl<T: Real> Backward<'_, T> {
         let s = &self.s;
         let (square, side, all) = (s.block * s.stride(), s.block * s.depth, s.keys * s.depth);
         let (wide, tall) = (s.packed::<T>(true), s.packed::<T>(false));
-        let sizes = [wide, wide, tall, square, square, side, all, all];
-        let [kt, vt, k, p, ds, gq, gk, gv] = carve(uninit(scratch, sizes.iter().sum()), sizes);
+        let block = packed_len::<T>(s.block, s.depth);
+        let sizes = [wide, wide, tall, square, square, side, all, all, block, block];
+        let [kt, vt, k, p, ds, gq, gk, gv, packed_q, packed_go] =
+            carve(uninit(scratch, sizes.iter().sum()), sizes);
         let keys = s.view(self.k, s.keys, bh, 0);
         let kt = s.pack(keys, true, kt);
         let vt = s.pack(s.view(self.v, s.keys, bh, 0), true, vt);
@@ -306,6 +308,8 @@ impl<T: Real> Backward<'_, T> {
         for (row, rows) in s.blocks() {
             let q = s.view(self.q, s.queries, bh, row);
             let go = s.view(self.grad, s.queries, bh, row);
+            let packed_q = pack(q, rows, s.depth, packed_q);
+            let packed_go = pack(go, rows, s.depth, packed_go);
             let gq = &mut gq[..rows * s.depth];
             gq.fill(T::ZERO);
             for (c, (at, len)) in s.chunks((row, rows), self.attention.causal).enumerate() {
@@ -315,10 +319,10 @@ impl<T: Real> Backward<'_, T> {
                 self.slopes(bh, (row, rows), (at, len), p, ds);
                 let (p, ds) = (Mat::new(&*p, s.stride()), Mat::new(&*ds, s.stride()));
                 if self.needs[2] {
-                    serial((len, s.depth, rows), p.t(), Err(go), &mut gv[part.clone()], s.depth);
+                    serial((len, s.depth, rows), p.t(), Ok(&packed_go), &mut gv[part.clone()], s.depth);
                 }
                 if self.needs[1] {
-                    serial((len, s.depth, rows), ds.t(), Err(q), &mut gk[part], s.depth);
+                    serial((len, s.depth, rows), ds.t(), Ok(&packed_q), &mut gk[part], s.depth);
                 }
                 if self.needs[0] {
                     serial((rows, s.depth, len), ds, Ok(&k[c]), gq, s.depth);

@@ -1,7 +1,7 @@
 //! Matrix products on strided views, one result element summed in one fixed order.
 //!
 //! The left matrix is read in place (its elements are broadcast one by one, so its strides do not
-//! matter); the right one is read in place when its rows are contiguous and packed otherwise.
+//! matter); the right one is read in place when its rows are contiguous and few rows meet it, and packed otherwise.
 
 use rayon::prelude::*;
 
@@ -162,7 +162,7 @@ pub(crate) fn product<T: Real>((m, n, k): (usize, usize, usize), a: Mat<'_, T>, 
         return c;
     }
     let out = Shared::new(&mut c);
-    if b.col != 1 && n * k > LARGE {
+    if packing_pays::<T>(m, b) && n * k > LARGE {
         by_panels((m, n, k), a, b, out);
     } else {
         by_blocks((m, n, k), a, b, out);
@@ -170,11 +170,17 @@ pub(crate) fn product<T: Real>((m, n, k): (usize, usize, usize), a: Mat<'_, T>, 
     c
 }
 
+/// Whether `m` rows make up for packing the right matrix. One that could be read in place has its rows so far
+/// apart that a panel's lines share a few sets of the first-level cache and throw each other out.
+fn packing_pays<T: Real>(m: usize, b: Mat<'_, T>) -> bool {
+    b.col != 1 || m > 4 * gemm_tile::<T>().0
+}
+
 /// Elements of a right matrix that is not packed as a whole: its panels would be fresh pages every time,
 /// and clearing those takes longer than packing.
 const LARGE: usize = 1 << 20;
 
-/// A large transposed right matrix, such as the weights of a wide layer: a task packs one panel of columns
+/// A large right matrix, such as the weights of a wide layer: a task packs one panel of columns
 /// in the cache and uses it for all rows.
 fn by_panels<T: Real>((m, n, k): (usize, usize, usize), a: Mat<'_, T>, b: Mat<'_, T>, out: Shared<T>) {
     let nr = gemm_tile::<T>().1;
@@ -197,7 +203,7 @@ fn by_panels<T: Real>((m, n, k): (usize, usize, usize), a: Mat<'_, T>, b: Mat<'_
 fn by_blocks<T: Real>((m, n, k): (usize, usize, usize), a: Mat<'_, T>, b: Mat<'_, T>, out: Shared<T>) {
     let nr = gemm_tile::<T>().1;
     let mut buffer = Vec::new();
-    let packed = if b.col == 1 {
+    let packed = if !packing_pays(m, b) {
         None
     } else {
         let panels = zeroed(&mut buffer, packed_len::<T>(k, n));

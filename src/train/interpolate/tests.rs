@@ -88,10 +88,6 @@ fn a_few_steps_learn_and_a_run_goes_on_where_it_was() {
         std::fs::read(one.path().join("out/model.safetensors")).unwrap(),
         std::fs::read(two.path().join("out/model.safetensors")).unwrap()
     );
-    // A network that starts from a flow is no worse than that before it has learned anything.
-    let config = InterpolateTraining { net: IfNetConfig { from_flow: true, ..small().net }, ..small() };
-    let [network, average] = score(&fresh(&config).unwrap().0, &rendered(6, 32)).unwrap();
-    assert!(network > average, "{network} {average}");
     // Many steps on one batch: the loss falls well below that of the average of the frames.
     let config = small();
     let (data, (net, mut adam)) = (rendered(4, 32), fresh(&config).unwrap());
