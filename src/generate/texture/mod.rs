@@ -1,8 +1,8 @@
 //! Materials for a given model: its shape stays, its colours are distilled from a prior.
 //!
-//! Colours live in a grid around the surface ([`grid`]), are lit at random ([`paint`]) so that light does not
+//! Colours live in a grid around the surface (`grid`), are lit at random (`paint`) so that light does not
 //! become colour, rendered by the differentiable rasteriser at the vertices of a refined copy of the model
-//! ([`surface`]), and at the end baked into a texture ([`uvs`], [`product`]). Checkpoints, events and
+//! (`surface`), and at the end baked into a texture (`uvs`, `product`). Checkpoints, events and
 //! the guide are those of the main job.
 
 mod grid;
