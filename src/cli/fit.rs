@@ -4,12 +4,12 @@ use std::path::PathBuf;
 
 use super::generate::cancel_on_ctrl_c;
 use super::progress::{Display, Mode};
+use crate::Result;
 use crate::config::Config;
 use crate::config::layers::{self, Layer};
 use crate::fit::dataset::Up;
 use crate::fit::{self, Job};
 use crate::generate::folder::RunFolder;
-use crate::{Error, Result};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -71,24 +71,11 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         rayon::ThreadPoolBuilder::new().num_threads(threads.into()).build_global()?;
     }
     let cancel = cancel_on_ctrl_c()?;
-    let mode = match (args.quiet, args.verbose) {
-        (true, _) => Mode::Quiet,
-        (_, true) => Mode::Verbose,
-        _ => Mode::Normal,
-    };
-    let mut display = Display::new(mode, args.json);
+    let mut display = Display::new(Mode::of(args.quiet, args.verbose), args.json);
     let (pictures, truth) = (args.folder.clone(), args.truth.clone());
     let job = Job { pictures, up: args.up, folder, config, resume: args.resume, truth };
     let summary = fit::run(&job, &cancel, &mut |event| display.show(event));
-    display.close();
-    let summary = summary.map_err(|e| match e {
-        Error::Interrupted => e.hint("the same command with --resume goes on from there"),
-        other => other,
-    })?;
-    if !args.json {
-        super::progress::print_line(&summary.output.display().to_string());
-    }
-    Ok(())
+    display.end(summary)
 }
 
 /// Preset, file and flags; a resumed run's own configuration takes the preset's place.

@@ -90,23 +90,10 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let config = resolve(args, &folder)?;
     args.choices.threads()?;
     let cancel = cancel_on_ctrl_c()?;
-    let mode = match (args.quiet, args.verbose) {
-        (true, _) => Mode::Quiet,
-        (_, true) => Mode::Verbose,
-        _ => Mode::Normal,
-    };
-    let mut display = Display::new(mode, args.json);
+    let mut display = Display::new(Mode::of(args.quiet, args.verbose), args.json);
     let job = Job { prompt, folder, config, resume: args.resume };
     let summary = crate::generate::run(&job, &cancel, &mut |event| display.show(event));
-    display.close();
-    let summary = summary.map_err(|e| match e {
-        Error::Interrupted => e.hint("the same command with --resume goes on from there"),
-        other => other,
-    })?;
-    if !args.json {
-        super::progress::print_line(&summary.output.display().to_string());
-    }
-    Ok(())
+    display.end(summary)
 }
 
 /// Presets, file and flags; a resumed run's own configuration takes the presets' place.

@@ -7,6 +7,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::report;
 use crate::generate::event::{Event, FitScore, Stage, Summary};
+use crate::{Error, Result};
 
 /// How much is said.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,6 +18,17 @@ pub(crate) enum Mode {
     Normal,
     /// And the table of timings.
     Verbose,
+}
+
+impl Mode {
+    /// Of the flags `--quiet` and `--verbose`.
+    pub(crate) fn of(quiet: bool, verbose: bool) -> Self {
+        match (quiet, verbose) {
+            (true, _) => Self::Quiet,
+            (_, true) => Self::Verbose,
+            _ => Self::Normal,
+        }
+    }
 }
 
 /// The listener that shows events.
@@ -74,6 +86,19 @@ impl Display {
     /// Takes the bar off the screen.
     pub(crate) fn close(&mut self) {
         self.bar.finish_and_clear();
+    }
+
+    /// How a resumable command ends: its product's path on stdout, or the error with what to do.
+    pub(crate) fn end(mut self, summary: Result<Summary>) -> anyhow::Result<()> {
+        self.close();
+        let summary = summary.map_err(|e| match e {
+            Error::Interrupted => e.hint("the same command with --resume goes on from there"),
+            other => other,
+        })?;
+        if !self.json {
+            print_line(&summary.output.display().to_string());
+        }
+        Ok(())
     }
 
     fn say(&self, text: &str) {

@@ -58,23 +58,10 @@ pub(crate) fn run(args: &TextureArgs) -> anyhow::Result<()> {
     args.choices.threads()?;
     let model = asset::load(&args.model)?;
     let cancel = cancel_on_ctrl_c()?;
-    let mode = match (args.quiet, args.verbose) {
-        (true, _) => Mode::Quiet,
-        (_, true) => Mode::Verbose,
-        _ => Mode::Normal,
-    };
-    let mut display = Display::new(mode, args.json);
+    let mut display = Display::new(Mode::of(args.quiet, args.verbose), args.json);
     let job = Job { prompt, folder, config, resume: args.resume };
     let summary = texture::run(&job, &model, &cancel, &mut |event| display.show(event));
-    display.close();
-    let summary = summary.map_err(|e| match e {
-        Error::Interrupted => e.hint("the same command with --resume goes on from there"),
-        other => other,
-    })?;
-    if !args.json {
-        super::progress::print_line(&summary.output.display().to_string());
-    }
-    Ok(())
+    display.end(summary)
 }
 
 /// Presets, file and flags; a resumed run's own configuration takes the presets' place.
@@ -98,5 +85,6 @@ fn resolve(args: &TextureArgs, folder: &RunFolder) -> Result<Config> {
     flag("--pbr", "texture.pbr", args.pbr, true.into());
     flag("--unwrap", "texture.unwrap", args.unwrap, true.into());
     flag("--no-preview", "output.preview_every", args.no_preview, 0.into());
+    flag("--no-preview", "output.history_every", args.no_preview, 0.into());
     layers::resolve(&all)
 }
