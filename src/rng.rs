@@ -69,6 +69,11 @@ impl Rng {
         Self { key: [seed as u32, (seed >> 32) as u32], stream: stream as u32, step }
     }
 
+    /// Seed (low and high half), step and stream, for a generator on a device.
+    pub fn words_of_key(&self) -> [u32; 4] {
+        [self.key[0], self.key[1], self.step, self.stream]
+    }
+
     /// Four random words at `index`.
     pub fn words(&self, index: u64) -> [u32; 4] {
         philox([index as u32, (index >> 32) as u32, self.step, self.stream], self.key)

@@ -99,7 +99,7 @@ impl Sampling {
 }
 
 fn load_prior(name: &str) -> Result<Prior> {
-    Prior::load(name, &candle_core::Device::Cpu)
+    Prior::load(name, &crate::prior::accelerator()?)
 }
 
 /// Endings of the models that can be judged.

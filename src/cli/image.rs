@@ -57,7 +57,7 @@ pub(crate) struct ImageArgs {
     #[arg(long, default_value = "mini", value_name = "mini|DIR")]
     prior: String,
     /// Where the networks run: the best there is, or the CPU, which gives the same bytes for the same seed
-    #[arg(long, default_value = "auto", value_parser = ["auto", "cpu"])]
+    #[arg(long, default_value = "auto", value_parser = ["auto", "cpu", "cuda"])]
     device: String,
     /// Adapters to merge into the prior, with a weight (1 if not given); may be given several times
     #[arg(long, value_name = "FILE[:WEIGHT]", value_parser = weighted)]

@@ -80,7 +80,7 @@ pub struct PriorArgs {
     seed: Option<u64>,
     /// Where the networks are trained: the best there is, or the CPU, where the same seed gives the same
     /// bytes
-    #[arg(long, default_value = "auto", value_parser = ["auto", "cpu"])]
+    #[arg(long, default_value = "auto", value_parser = ["auto", "cpu", "cuda"])]
     device: String,
     /// No progress bar
     #[arg(long, short)]

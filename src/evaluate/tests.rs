@@ -28,7 +28,7 @@ fn tiny() -> EvaluatorConfig {
 fn material(config: &EvaluatorConfig) -> (Pictures, Tokenizer) {
     let props = Path::new(env!("CARGO_MANIFEST_DIR")).join("scenes/props");
     let data = dataset(config, None, &props, Split::Train, config.seed).unwrap();
-    let wanted = Wanted { count: config.pictures, size: config.image_size, depth: false };
+    let wanted = Wanted { first: 0, count: config.pictures, size: config.image_size, depth: false };
     let pictures = Pictures::draw(&data, wanted, |_| Ok(())).unwrap();
     let tokenizer = Tokenizer::train(&data.captions(), config.vocab_size, config.max_tokens).unwrap();
     (pictures, tokenizer)

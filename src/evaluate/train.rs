@@ -40,7 +40,7 @@ pub fn train(
     std::fs::create_dir_all(&places.run).map_err(|e| Error::io(&places.run, e))?;
     remember(config, &places.run, |old| old.steps = config.steps)?;
     let data = dataset(config, places.corpus.as_deref(), &places.props, Split::Train, config.seed)?;
-    let wanted = Wanted { count: config.pictures, size: config.image_size, depth: false };
+    let wanted = Wanted { first: 0, count: config.pictures, size: config.image_size, depth: false };
     let pictures = drawn(wanted, &data, &places.run, progress)?;
     let tokenizer = learned_tokenizer((config.vocab_size, config.max_tokens), &data, &places.run)?;
     let mut training = Training::new(config, &tokenizer, &pictures, &places.device)?;

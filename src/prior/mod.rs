@@ -117,7 +117,12 @@ impl Prior {
 /// # Errors
 /// As [`accelerator`].
 pub fn device(name: &str) -> Result<Device> {
-    if name == "cpu" { Ok(Device::Cpu) } else { accelerator() }
+    match name {
+        "cpu" => Ok(Device::Cpu),
+        "cuda" if !cfg!(feature = "cuda") => Err(Error::invalid("--device", "this build has no CUDA")
+            .hint("build with `--features cudnn` (see the README), or leave `--device` out")),
+        _ => accelerator(),
+    }
 }
 
 /// The device a prior's networks run on best: a GPU in builds for one (`cuda`, `metal`), else the CPU.

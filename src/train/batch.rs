@@ -13,11 +13,13 @@ use crate::prior::schedule::Schedule;
 use crate::rng::{Rng, Stream};
 
 /// Latents `[N, c, h, w]` scaled to unit variance, with the pictures they came from.
-pub struct Latents<'a> {
+pub(super) struct Latents {
     /// All latents; where they are is where the networks are trained.
     pub values: Tensor,
+    /// The cameras' rays `[N, 6, h, w]`, kept on a GPU for a model that takes them.
+    pub rays: Option<Tensor>,
     /// Captions and cameras.
-    pub pictures: &'a Pictures,
+    pub pictures: Pictures,
 }
 
 /// Some of the latents with noise and noise levels.
@@ -32,22 +34,24 @@ pub(super) struct Batch {
     pub(super) captions: Vec<Option<usize>>,
     /// `[B, 16]`.
     pub(super) cameras: Tensor,
+    /// Their rays, if they are kept.
+    pub(super) rays: Option<Tensor>,
     /// Timesteps.
     pub(super) t: Vec<f32>,
 }
 
 impl Batch {
-    /// The `size` samples of `step`, a pure function of its arguments; the share `dropout` goes without a
-    /// caption.
+    /// The `size` samples of `step` among the first `count`, a pure function of its arguments; the share
+    /// `dropout` goes without a caption.
     pub(super) fn draw(
-        latents: &Latents<'_>,
+        latents: &Latents,
         seed: u64,
         step: u32,
-        size: usize,
+        (size, count): (usize, usize),
         dropout: f32,
     ) -> Result<Self> {
-        let (pictures, device) = (latents.pictures, latents.values.device());
-        let indices = batch_indices(seed, step, size, pictures.len());
+        let (pictures, device) = (&latents.pictures, latents.values.device());
+        let indices = batch_indices(seed, step, size, count);
         let ids = Tensor::from_vec(indices.iter().map(|&i| i as u32).collect::<Vec<_>>(), size, device)?;
         let x0 = latents.values.index_select(&ids, 0)?;
         let drop = Rng::new(seed, Stream::Dropout, step);
@@ -57,9 +61,10 @@ impl Batch {
         let t = (0..size)
             .map(|j| ((j as f32 + rng.uniform(j as u64)) / size as f32 * 1000.0).floor().min(999.0))
             .collect();
-        let noise = Rng::new(seed, Stream::Noise, step).normals(0, x0.elem_count());
+        let rays = latents.rays.as_ref().map(|r| r.index_select(&ids, 0)).transpose()?;
         Ok(Self {
-            noise: Tensor::from_vec(noise, x0.shape(), device)?,
+            noise: nn::normals(&Rng::new(seed, Stream::Noise, step), x0.shape(), device)?,
+            rays,
             captions: indices.iter().enumerate().map(told).collect(),
             cameras: pictures.cameras(&indices, device)?,
             indices,
@@ -77,6 +82,7 @@ impl Batch {
             noise: cut(&self.noise)?,
             captions: self.captions[rows.clone()].to_vec(),
             cameras: cut(&self.cameras)?,
+            rays: self.rays.as_ref().map(cut).transpose()?,
             t: self.t[rows].to_vec(),
         })
     }

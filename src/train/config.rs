@@ -20,6 +20,10 @@ pub struct TrainConfig {
     pub image_size: usize,
     /// Pictures drawn and kept; training walks over them again and again with fresh noise.
     pub pictures: usize,
+    /// Pictures drawn before the training starts and at a time while it goes on, for a GPU beside an idle CPU;
+    /// 0: all are drawn first.
+    #[serde(skip_serializing_if = "none")]
+    pub first_pictures: usize,
     /// What they show.
     pub data: DataConfig,
     /// Most tokens of the vocabulary.
@@ -89,7 +93,11 @@ pub struct UnetTraining {
     /// γ of the min-SNR weighting (5 in the paper); every noise level counts the same without it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub min_snr_gamma: Option<f64>,
-    /// Steps between two sheets of samples (`samples.png` in the run's folder), a multiple of 250; 0: none.
+    /// Steps between two checkpoints.
+    #[serde(skip_serializing_if = "usual")]
+    pub checkpoint_every: u32,
+    /// Steps between two sheets of samples (`samples.png` in the run's folder), a multiple of
+    /// `checkpoint_every`; 0: none.
     pub sheet_every: u32,
     /// Prompts of the sheet.
     pub sheet: Vec<String>,
@@ -101,6 +109,7 @@ impl Default for TrainConfig {
             seed: 1,
             image_size: 64,
             pictures: 60_000,
+            first_pictures: 0,
             data: DataConfig::default(),
             vocab_size: 4096,
             max_tokens: 24,
@@ -143,6 +152,7 @@ impl Default for UnetTraining {
             max_grad_norm: 1.0,
             prediction_type: "v_prediction".into(),
             min_snr_gamma: None,
+            checkpoint_every: CHECKPOINT_EVERY,
             sheet_every: 1000,
             sheet: [
                 "a blue jay on macarons",
@@ -291,6 +301,9 @@ impl TrainConfig {
         if !(1..=64).contains(&self.unet.parts) {
             return Err(Error::invalid("unet.parts", "must be 1 to 64"));
         }
+        if self.unet.checkpoint_every == 0 {
+            return Err(Error::invalid("unet.checkpoint_every", "must be at least 1"));
+        }
         if !["v_prediction", "epsilon"].contains(&self.unet.prediction_type.as_str()) {
             return Err(Error::invalid("unet.prediction_type", "must be v_prediction or epsilon"));
         }
@@ -302,6 +315,21 @@ impl TrainConfig {
         self.text_config(self.vocab_size).check()?;
         self.unet_config().check()
     }
+}
+
+/// Steps between two checkpoints, if nothing else is said.
+pub(super) const CHECKPOINT_EVERY: u32 = 250;
+
+/// As [`none`].
+#[allow(clippy::trivially_copy_pass_by_ref)] // serde's signature
+pub(super) fn usual(n: &u32) -> bool {
+    *n == CHECKPOINT_EVERY
+}
+
+/// Left out of files, so that older ones are the same settings.
+#[allow(clippy::trivially_copy_pass_by_ref)] // serde's signature
+fn none(n: &usize) -> bool {
+    *n == 0
 }
 
 fn object(value: serde_json::Value) -> serde_json::Map<String, serde_json::Value> {

@@ -12,6 +12,7 @@ mod publish;
 pub mod run;
 pub mod samples;
 mod start;
+mod supply;
 pub mod unet;
 pub mod vae;
 mod weighting;
@@ -24,7 +25,9 @@ use candle_core::{Device, Tensor};
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::error::{Error, Result};
+use crate::prior::nn;
 use crate::prior::tokenizer::Tokenizer;
+use crate::prior::unet::{UnetConfig, ray_map};
 use crate::prior::vae::Vae;
 use crate::prior::weights::Store;
 use batch::Latents;
@@ -32,6 +35,7 @@ use config::TrainConfig;
 use data::Dataset;
 use pictures::{Pictures, Wanted};
 use run::Run;
+use supply::{Growth, Supply};
 use unet::Training;
 
 /// Where a training takes its objects from and puts its files.
@@ -73,8 +77,10 @@ pub fn train_prior(
     let held_out =
         serde_json::to_string_pretty(&data.held_out()).map_err(|e| Error::Failed(e.to_string()))?;
     crate::asset::replace(&places.run.join("held_out.json"), held_out.as_bytes())?;
-    let wanted = Wanted { count: config.pictures, size: config.image_size, depth: false };
+    let growth = Growth { first: config.first_pictures, total: config.pictures, steps: config.unet.steps };
+    let wanted = Wanted { first: 0, count: growth.at(0), size: config.image_size, depth: false };
     let pictures = drawn(wanted, &data, &places.run, progress)?;
+    nn::prepare_training(&places.device)?;
     let mut run = Run { dir: places.run.clone(), device: places.device.clone(), progress };
     let start = start::Start::of(&places.run, places.init.as_deref())?;
     let vae_weights = match &start {
@@ -82,17 +88,61 @@ pub fn train_prior(
         None => autoencoder(config, &pictures, &mut run)?,
     };
     let values = encode(config, &vae_weights, &pictures, usize::MAX, &mut run)?;
-    let scaling = 1.0;
+    let rays = kept_rays(&config.unet_config(), &pictures.cameras, &values)?;
+    let latents = Latents { values, rays, pictures };
     let tokenizer = learned_tokenizer((config.vocab_size, config.max_tokens), &data, &places.run)?;
-    let mut training = Training::new(config, &tokenizer, Latents { values, pictures: &pictures })?;
-    if let Some(start) = &start {
-        training.start_from(start)?;
-    }
     let words = data.words();
-    training.run(&mut run, &|trained, step| {
-        publish::write(&places.out, config, &tokenizer, &words, scaling, &vae_weights, trained)?;
-        live_sheet(config, places, step)
+    let mut train = |supply: Supply<'_>| {
+        let mut training = Training::new(config, &tokenizer, supply)?;
+        if let Some(start) = &start {
+            training.start_from(start)?;
+        }
+        training.run(&mut run, &|trained, step| {
+            publish::write(&places.out, config, &tokenizer, &words, 1.0, &vae_weights, trained)?;
+            live_sheet(config, places, step)
+        })
+    };
+    if growth.at(0) == growth.total {
+        return train(Supply::whole(latents));
+    }
+    let add =
+        |latents: &mut Latents, more: Pictures| more_latents(config, places, &vae_weights, latents, more);
+    std::thread::scope(|scope| {
+        let (to, rest) = supply::channel();
+        let data = &data;
+        scope.spawn(move || supply::draw_rest(data, config.image_size, growth, &to));
+        train(Supply::growing(growth, latents, rest, &add))
     })
+}
+
+/// Encodes further pictures and adds them.
+fn more_latents(
+    config: &TrainConfig,
+    places: &Places,
+    weights: &HashMap<String, Tensor>,
+    latents: &mut Latents,
+    more: Pictures,
+) -> Result<()> {
+    let mut run =
+        Run { dir: places.run.clone(), device: places.device.clone(), progress: &mut |_, _, _, _| {} };
+    let values = encode(config, weights, &more, usize::MAX, &mut run)?;
+    if let (Some(all), Some(rays)) =
+        (&latents.rays, kept_rays(&config.unet_config(), &more.cameras, &values)?)
+    {
+        latents.rays = Some(Tensor::cat(&[all, &rays], 0)?);
+    }
+    latents.values = Tensor::cat(&[&latents.values, &values], 0)?;
+    latents.pictures.append(more);
+    Ok(())
+}
+
+/// The rays of all cameras beside their latents, for a model that takes them, where the networks are trained on a
+/// GPU: there is room, and the GPU need not wait for the CPU to compute them at every step.
+fn kept_rays(unet: &UnetConfig, cameras: &[[f32; 16]], latents: &Tensor) -> Result<Option<Tensor>> {
+    let Some(fov) = unet.camera_rays_fov.filter(|_| !latents.device().is_cpu()) else { return Ok(None) };
+    let (_, _, h, w) = latents.dims4()?;
+    let cameras = Tensor::from_vec(cameras.as_flattened().to_vec(), (cameras.len(), 16), &Device::Cpu)?;
+    Ok(Some(ray_map(&cameras, fov, (h, w))?.to_device(latents.device())?))
 }
 
 /// A new autoencoder's weights, whitened.

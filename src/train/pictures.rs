@@ -26,6 +26,8 @@ pub struct Pictures {
 /// How many pictures to draw, and what to keep of them.
 #[derive(Debug, Clone, Copy)]
 pub struct Wanted {
+    /// Index of the first.
+    pub first: usize,
     /// Number of pictures.
     pub count: usize,
     /// Side in pixels.
@@ -47,7 +49,7 @@ impl Pictures {
         wanted: Wanted,
         mut progress: impl FnMut(usize) -> Result<()>,
     ) -> Result<Self> {
-        let Wanted { count, size, .. } = wanted;
+        let Wanted { first, count, size, .. } = wanted;
         let pixels = size * size;
         let mut out = Self {
             size,
@@ -59,8 +61,8 @@ impl Pictures {
             captions: Vec::new(),
         };
         let mut known = HashMap::new();
-        for start in (0..count).step_by(CHUNK) {
-            let range = start..(start + CHUNK).min(count);
+        for start in (first..first + count).step_by(CHUNK) {
+            let range = start..(start + CHUNK).min(first + count);
             let drawn: Vec<_> = range
                 .into_par_iter()
                 .map(|i| {
@@ -88,6 +90,31 @@ impl Pictures {
         Ok(out)
     }
 
+    /// Adds further pictures of the same size.
+    pub(super) fn append(&mut self, more: Self) {
+        let mut known: HashMap<&str, u32> = HashMap::new();
+        known.extend(self.captions.iter().map(String::as_str).zip(0..));
+        let mut next = self.captions.len() as u32;
+        let id = |caption: &String| -> (u32, bool) {
+            match known.get(caption.as_str()) {
+                Some(&id) => (id, false),
+                None => {
+                    next += 1;
+                    (next - 1, true)
+                }
+            }
+        };
+        // A part has each of its captions once.
+        let ids: Vec<(u32, bool)> = more.captions.iter().map(id).collect();
+        self.caption_of.extend(more.caption_of.iter().map(|&c| ids[c as usize].0));
+        let new = more.captions.into_iter().zip(&ids).filter(|(_, id)| id.1);
+        self.captions.extend(new.map(|(caption, _)| caption));
+        self.bytes.extend(more.bytes);
+        self.depth.extend(more.depth);
+        self.cameras.extend(more.cameras);
+        self.fronted.extend(more.fronted);
+    }
+
     /// Number of pictures.
     pub fn len(&self) -> usize {
         self.cameras.len()
@@ -104,12 +131,19 @@ impl Pictures {
     /// If the tensor cannot be made.
     pub fn batch(&self, indices: &[usize], device: &Device) -> Result<Tensor> {
         let pixels = 3 * self.size * self.size;
+        let shape = (indices.len(), 3, self.size, self.size);
+        if !device.is_cpu() {
+            let picture = |&i: &usize| &self.bytes[i * pixels..(i + 1) * pixels];
+            let bytes =
+                Tensor::from_vec(indices.iter().map(picture).collect::<Vec<_>>().concat(), shape, device)?;
+            return Ok(bytes.to_dtype(candle_core::DType::F32)?.affine(1.0 / 127.5, -1.0)?);
+        }
         let mut values = Vec::with_capacity(indices.len() * pixels);
         for &i in indices {
             let bytes = &self.bytes[i * pixels..(i + 1) * pixels];
             values.extend(bytes.iter().map(|&b| f32::from(b) / 127.5 - 1.0));
         }
-        Ok(Tensor::from_vec(values, (indices.len(), 3, self.size, self.size), device)?)
+        Ok(Tensor::from_vec(values, shape, device)?)
     }
 
     /// Cameras `[B, 16]`.

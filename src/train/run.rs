@@ -37,12 +37,11 @@ pub(super) struct Course {
     pub(super) steps: u32,
     pub(super) warmup: u32,
     pub(super) learning_rate: f64,
+    /// Steps between two checkpoints.
+    pub(super) checkpoint_every: u32,
     /// What to do if the loss is not finite.
     pub(super) hint: &'static str,
 }
-
-/// Steps between two checkpoints of a [`Course`].
-const CHECKPOINT_EVERY: u32 = 250;
 
 /// The loss of a step and its gradients, in parts.
 type Gradients<'a> = dyn Fn(u32) -> Result<(f64, Vec<GradStore>)> + 'a;
@@ -79,7 +78,7 @@ impl Run<'_> {
                 (sum, counted) = (0.0, 0);
             }
             let stopped = self.stopped();
-            if stopped || (step + 1) % CHECKPOINT_EVERY == 0 || step + 1 == course.steps {
+            if stopped || (step + 1) % course.checkpoint_every == 0 || step + 1 == course.steps {
                 self.save(course.checkpoint, adam, step + 1)?;
                 saved(adam, step + 1)?;
             }

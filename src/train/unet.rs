@@ -1,20 +1,21 @@
 //! Joint training of the text encoder and the camera-conditioned U-Net on latents.
 
 use std::collections::HashMap;
+use std::sync::Mutex;
 
 use candle_core::Tensor;
 use candle_core::backprop::GradStore;
 
-use super::batch::{Batch, Latents, in_parts};
+use super::batch::{Batch, in_parts};
 use super::config::TrainConfig;
 use super::run::{Course, Run};
+use super::supply::Supply;
 use crate::error::Result;
-use crate::prior::encode_prompts;
 use crate::prior::nn::adam::AdamW;
 use crate::prior::schedule::Schedule;
 use crate::prior::text::TextEncoder;
 use crate::prior::tokenizer::Tokenizer;
-use crate::prior::unet::Unet;
+use crate::prior::unet::{Unet, UnetInputs};
 use crate::prior::weights::Store;
 
 const TEXT: &str = "text_encoder/";
@@ -39,7 +40,9 @@ struct Networks<'a> {
     config: &'a TrainConfig,
     tokenizer: &'a Tokenizer,
     schedule: Schedule,
-    latents: Latents<'a>,
+    supply: Supply<'a>,
+    /// Token ids of captions met so far.
+    tokens: Mutex<HashMap<String, Vec<u32>>>,
     text: TextEncoder,
     unet: Unet,
 }
@@ -49,8 +52,8 @@ impl<'a> Training<'a> {
     ///
     /// # Errors
     /// If a network cannot be built from the config.
-    pub fn new(config: &'a TrainConfig, tokenizer: &'a Tokenizer, latents: Latents<'a>) -> Result<Self> {
-        let device = latents.values.device().clone();
+    pub(super) fn new(config: &'a TrainConfig, tokenizer: &'a Tokenizer, supply: Supply<'a>) -> Result<Self> {
+        let device = supply.latents().values.device().clone();
         let text_store = Store::fresh(config.seed, &device);
         let text = TextEncoder::new(config.text_config(tokenizer.vocab_size()), &text_store.root())?;
         let unet_store = Store::fresh(config.seed, &device);
@@ -60,7 +63,10 @@ impl<'a> Training<'a> {
         vars.extend(unet_store.vars().into_iter().map(|(k, v)| (format!("{UNET}{k}"), v)));
         let adam = super::run::adam(vars, config.unet.max_grad_norm, config.unet.ema_decay)?;
         let schedule = config.schedule()?;
-        Ok(Self { networks: Networks { config, tokenizer, schedule, latents, text, unet }, adam })
+        Ok(Self {
+            networks: Networks { config, tokenizer, schedule, supply, tokens: Mutex::default(), text, unet },
+            adam,
+        })
     }
 
     /// Takes the weights of another model instead of random ones.
@@ -85,6 +91,7 @@ impl<'a> Training<'a> {
             steps: u.steps,
             warmup: u.warmup,
             learning_rate: u.learning_rate,
+            checkpoint_every: u.checkpoint_every,
             hint: "lower unet.learning_rate",
         };
         let parts = super::run::parts(u.parts, u.batch, &run.device);
@@ -96,19 +103,46 @@ impl<'a> Training<'a> {
 impl Networks<'_> {
     /// The loss of part of a step's batch, as its share of the whole's.
     fn partial_loss(&self, batch: &Batch, share: f64) -> Result<Tensor> {
-        let device = self.latents.values.device();
-        let captions = batch.texts(self.latents.pictures);
-        let context = encode_prompts(self.tokenizer, &self.text, &captions, device)?;
+        let context = self.text.forward(&self.token_ids(batch)?)?;
         let (x_t, t) = batch.noisy(&self.schedule)?;
-        let prediction = self.unet.forward(&x_t, &t, &context, Some(&batch.cameras))?;
+        let cameras = Some(&batch.cameras);
+        let prediction = match &batch.rays {
+            Some(rays) => {
+                let sample = Tensor::cat(&[&x_t, rays], 1)?.contiguous()?;
+                let inputs = UnetInputs { class_labels: cameras, ..UnetInputs::new(&sample, &t, &context) };
+                self.unet.predict(&inputs)?
+            }
+            None => self.unet.forward(&x_t, &t, &context, cameras)?,
+        };
         Ok((batch.loss(&self.schedule, self.config.unet.min_snr_gamma, &prediction)? * share)?)
+    }
+
+    /// The token ids `[B, L]` of a batch's captions.
+    fn token_ids(&self, batch: &Batch) -> Result<Tensor> {
+        let latents = self.supply.latents();
+        let mut known = self.tokens.lock().expect("no panic while held");
+        let length = self.tokenizer.max_length;
+        let mut ids: Vec<u32> = Vec::with_capacity(batch.t.len() * length);
+        for caption in batch.texts(&latents.pictures) {
+            match known.get(caption) {
+                Some(found) => ids.extend(found),
+                None => {
+                    let found = self.tokenizer.encode(caption)?;
+                    ids.extend(&found);
+                    known.insert(caption.to_owned(), found);
+                }
+            }
+        }
+        Ok(Tensor::from_vec(ids, (batch.t.len(), length), latents.values.device())?)
     }
 
     /// The loss of `step` and its gradients, in parts side by side. The number of parts decides in which
     /// order gradients are summed, and so the result's bytes.
     fn gradients(&self, step: u32, parts: usize) -> Result<(f64, Vec<GradStore>)> {
         let (c, u) = (self.config, &self.config.unet);
-        let batch = Batch::draw(&self.latents, c.seed, step, u.batch, u.caption_dropout)?;
+        self.supply.wait(step)?;
+        let sizes = (u.batch, self.supply.count(step));
+        let batch = Batch::draw(&self.supply.latents(), c.seed, step, sizes, u.caption_dropout)?;
         in_parts(&batch, parts, |part, share| self.partial_loss(part, share))
     }
 }
@@ -128,6 +162,7 @@ mod tests {
 
     use super::*;
     use crate::rng::{Rng, Stream};
+    use crate::train::batch::Latents;
     use crate::train::data::{DataConfig, Dataset};
     use crate::train::pictures::{Pictures, Wanted};
 
@@ -143,12 +178,13 @@ mod tests {
         let small = DataConfig { image_size: 16, supersample: 1, ..DataConfig::default() };
         let data = Dataset::open(None, &props, small, 1).unwrap();
         let pictures =
-            Pictures::draw(&data, Wanted { count: 12, size: 16, depth: false }, |_| Ok(())).unwrap();
+            Pictures::draw(&data, Wanted { first: 0, count: 12, size: 16, depth: false }, |_| Ok(()))
+                .unwrap();
         let tokenizer = Tokenizer::train(&data.captions(), 2000, config.max_tokens).unwrap();
         let values = Rng::new(3, Stream::Probe, 0).normals(0, 12 * 4 * 8 * 8);
         let values = Tensor::from_vec(values, (12, 4, 8, 8), &Device::Cpu).unwrap();
-        let latents = Latents { values, pictures: &pictures };
-        let mut training = Training::new(&config, &tokenizer, latents).unwrap();
+        let supply = Supply::whole(Latents { values, rays: None, pictures });
+        let mut training = Training::new(&config, &tokenizer, supply).unwrap();
         // Some layers start at zero and let no gradient through: not any more after two steps.
         for step in 0..2 {
             let (_, stores) = training.networks.gradients(step, 1).unwrap();

@@ -105,7 +105,8 @@ pub(super) fn encode_all(
     most: usize,
     run: &mut Run,
 ) -> Result<Tensor> {
-    let (batch, count) = (64, pictures.len().min(most));
+    // On the CPU so many fit the caches; a GPU wants to be filled.
+    let (batch, count) = (if run.device.is_cpu() { 64 } else { 512 }, pictures.len().min(most));
     let mut parts = Vec::new();
     let steps = count.div_ceil(batch) as u32;
     for (i, start) in (0..count).step_by(batch).enumerate() {

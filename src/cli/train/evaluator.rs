@@ -38,7 +38,7 @@ pub struct EvaluatorArgs {
     seed: Option<u64>,
     /// Where the networks are trained: the best there is, or the CPU, where the same seed gives the same
     /// bytes
-    #[arg(long, default_value = "auto", value_parser = ["auto", "cpu"])]
+    #[arg(long, default_value = "auto", value_parser = ["auto", "cpu", "cuda"])]
     device: String,
     /// No progress bar
     #[arg(long, short)]

@@ -3,6 +3,7 @@
 use candle_core::{D, Result, Tensor, bail};
 use rayon::prelude::*;
 
+use super::elsewhere;
 use super::real::Real;
 use super::simd::multiversion;
 use super::tape::{self, Arg, Layer};
@@ -40,18 +41,19 @@ pub fn geglu(x: &Tensor) -> Result<Tensor> {
         bail!("geglu: the last dimension of {:?} is odd", x.dims());
     }
     if x.elem_count() == 0 || !tape::on_cpu(&[x]) {
-        return super::fallback::geglu(x);
+        return elsewhere::geglu(x);
     }
     tape::apply(Geglu, &[x])
 }
 
 fn pointwise(curve: Curve, x: &Tensor) -> Result<Tensor> {
     if !tape::on_cpu(&[x]) {
-        return match curve {
-            Curve::Silu => super::fallback::sigmoid_gate(x, 1.0),
-            Curve::QuickGelu => super::fallback::sigmoid_gate(x, QUICK),
-            Curve::Gelu => super::fallback::gelu(x),
+        let curve = match curve {
+            Curve::Silu => elsewhere::Curve::Silu,
+            Curve::QuickGelu => elsewhere::Curve::QuickGelu(QUICK),
+            Curve::Gelu => elsewhere::Curve::Gelu,
         };
+        return elsewhere::pointwise(curve, x);
     }
     tape::apply(curve, &[x])
 }

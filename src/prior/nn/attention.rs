@@ -37,7 +37,7 @@ pub fn attention(
         bail!("attention: {n} queries and {m} keys (causal: {causal})");
     }
     if q.elem_count() == 0 || !tape::on_cpu(&[q, k, v]) {
-        return super::fallback::attention(q, k, v, heads, scale, causal);
+        return super::elsewhere::attention(q, k, v, heads, scale, causal);
     }
     tape::apply(Attention { heads, scale, causal, rows: OnceLock::new() }, &[q, k, v])
 }

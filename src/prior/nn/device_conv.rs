@@ -23,7 +23,7 @@ fn forward(x: &Tensor, w: &Tensor, stride: usize, (before, after): (usize, usize
 }
 
 /// Zeros before and after both axes of a picture.
-fn padded(x: &Tensor, before: usize, after: usize) -> Result<Tensor> {
+pub(super) fn padded(x: &Tensor, before: usize, after: usize) -> Result<Tensor> {
     if before + after == 0 {
         return Ok(x.clone());
     }

@@ -27,7 +27,7 @@ pub fn group_norm(x: &Tensor, w: &Tensor, b: &Tensor, groups: usize, eps: f64, s
         bail!("group_norm: {groups} groups, weights {:?}, bias {:?}, input {dims:?}", w.dims(), b.dims());
     }
     if x.elem_count() == 0 || !tape::on_cpu(&[x, w, b]) {
-        return super::fallback::group_norm(x, w, b, groups, eps, silu);
+        return super::elsewhere::group_norm(x, w, b, groups, eps, silu);
     }
     tape::apply(GroupNorm { groups, eps, silu, moments: OnceLock::new() }, &[x, w, b])
 }

@@ -3,6 +3,7 @@
 use candle_core::{Result, Tensor, bail};
 use rayon::prelude::*;
 
+use super::elsewhere;
 use super::real::Real;
 use super::reduce::sum;
 use super::tape::{self, Arg, Layer};
@@ -17,7 +18,7 @@ pub fn add_per_channel(x: &Tensor, t: &Tensor) -> Result<Tensor> {
         bail!("add_per_channel: {:?} does not fit {:?}", t.dims(), x.dims());
     }
     if h * w == 0 || !tape::on_cpu(&[x, t]) {
-        return x.broadcast_add(&t.reshape((b, c, 1, 1))?);
+        return elsewhere::add_per_channel(x, t);
     }
     tape::apply(AddPerChannel, &[x, t])
 }
@@ -27,10 +28,9 @@ pub fn add_per_channel(x: &Tensor, t: &Tensor) -> Result<Tensor> {
 /// # Errors
 /// When `x` has not four dimensions.
 pub fn upsample_nearest2x(x: &Tensor) -> Result<Tensor> {
-    let (b, c, h, w) = x.dims4()?;
+    x.dims4()?;
     if x.elem_count() == 0 || !tape::on_cpu(&[x]) {
-        let x = x.reshape((b * c, h, 1, w, 1))?.broadcast_as((b * c, h, 2, w, 2))?;
-        return x.reshape((b, c, 2 * h, 2 * w));
+        return elsewhere::upsample_nearest2x(x);
     }
     tape::apply(Upsample, &[x])
 }
@@ -43,13 +43,22 @@ pub fn embedding(ids: &Tensor, table: &Tensor) -> Result<Tensor> {
     let (rows, width) = table.dims2()?;
     let dims: Vec<usize> = ids.dims().iter().copied().chain([width]).collect();
     if width == 0 || !tape::on_cpu(&[table]) {
-        return table.index_select(&ids.flatten_all()?, 0)?.reshape(dims);
+        return elsewhere::embedding(&ids.flatten_all()?, table)?.reshape(dims);
     }
     let ids = ids.flatten_all()?.to_vec1::<u32>()?;
     if let Some(id) = ids.iter().find(|&&id| id as usize >= rows) {
         bail!("embedding: id {id}, but the table has {rows} rows");
     }
     tape::apply(Embedding { ids, dims }, &[table])
+}
+
+/// `x` [B, R, C] with its last two dimensions exchanged: [B, C, R], contiguous.
+///
+/// # Errors
+/// When `x` has not three dimensions.
+pub fn turned(x: &Tensor) -> Result<Tensor> {
+    x.dims3()?;
+    elsewhere::turned(x)
 }
 
 struct AddPerChannel;

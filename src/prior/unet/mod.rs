@@ -19,6 +19,7 @@ pub(super) use embedding::Embedding;
 pub use embedding::timestep_embedding;
 use encoder::Stage;
 pub(super) use encoder::{Encoder, State, Told};
+pub use rays::ray_map;
 pub use recompute::Recomputed;
 
 use super::layers::{Conv2d, GroupNorm, Upsample};

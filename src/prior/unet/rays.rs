@@ -15,7 +15,10 @@ pub(super) const CHANNELS: usize = 6;
 /// Ray maps `[B, 6, h, w]` of cameras `[B, 16]` (camera to world, row by row) with a vertical field of
 /// view of `fov` degrees: the point of each pixel's ray that is nearest to the origin, and the ray's unit
 /// direction, both in world coordinates.
-pub(super) fn ray_map(cameras: &Tensor, fov: f32, (h, w): (usize, usize)) -> Result<Tensor> {
+///
+/// # Errors
+/// If a camera has not 16 numbers.
+pub fn ray_map(cameras: &Tensor, fov: f32, (h, w): (usize, usize)) -> Result<Tensor> {
     let rows = cameras.to_dtype(DType::F32)?.to_vec2::<f32>()?;
     let pixels = h * w;
     let mut values = vec![0f32; rows.len() * CHANNELS * pixels];

@@ -96,10 +96,8 @@ impl Transformer {
     ) -> Result<Tensor> {
         let (b, c, h, w) = x.dims4()?;
         let normed = self.norm.forward(x)?;
-        let tokens =
-            |t: &Tensor| -> Result<Tensor> { Ok(t.reshape((b, c, h * w))?.transpose(1, 2)?.contiguous()?) };
-        let picture =
-            |t: &Tensor| -> Result<Tensor> { Ok(t.transpose(1, 2)?.contiguous()?.reshape((b, c, h, w))?) };
+        let tokens = |t: &Tensor| -> Result<Tensor> { Ok(nn::turned(&t.reshape((b, c, h * w))?)?) };
+        let picture = |t: &Tensor| -> Result<Tensor> { Ok(nn::turned(t)?.reshape((b, c, h, w))?) };
         let mut t = match &self.proj_in {
             Projection::Conv(conv) => tokens(&conv.forward(&normed)?)?,
             Projection::Linear(linear) => linear.forward(&tokens(&normed)?)?,

@@ -4,8 +4,9 @@
 pub mod config;
 mod hint;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
+use std::sync::Mutex;
 
 use candle_core::backprop::GradStore;
 use candle_core::{DType, Device, Tensor};
@@ -21,7 +22,7 @@ use crate::prior::Prior;
 use crate::prior::conditioning::Conditioning;
 use crate::prior::control::{ControlConfig, ControlNet};
 use crate::prior::files::Folder;
-use crate::prior::nn::adam::AdamW;
+use crate::prior::nn::{self, adam::AdamW};
 use crate::prior::tensor_file::write_safetensors;
 use crate::prior::unet::UnetInputs;
 use crate::prior::weights::Store;
@@ -47,13 +48,15 @@ pub fn train(
     let size = prior.image_size() as usize;
     let shown = DataConfig { image_size: size as u32, ..config.data.clone() };
     let data = Dataset::open(places.corpus.as_deref(), &places.props, shown, config.seed)?;
-    let wanted = Wanted { count: config.pictures, size, depth: config.kind == Kind::Depth };
+    let wanted = Wanted { first: 0, count: config.pictures, size, depth: config.kind == Kind::Depth };
     let pictures = drawn(wanted, &data, &places.run, progress)?;
+    nn::prepare_training(&places.device)?;
     let mut run = Run { dir: places.run.clone(), device: places.device.clone(), progress };
     let values = super::vae::encode_all(&|x| prior.vae.encode_mean(x), &pictures, usize::MAX, &mut run)?;
     let hints = Hints::of(&pictures, config.kind);
-    let networks =
-        Networks { config, prior: &prior, latents: Latents { values, pictures: &pictures }, hints };
+    let rays = super::kept_rays(&prior.unet.config, &pictures.cameras, &values)?;
+    let latents = Latents { values, rays, pictures };
+    let networks = Networks { config, prior: &prior, latents, hints, contexts: Mutex::default() };
     let (net, mut adam) = networks.new_control(&Folder::named(name)?)?;
     let course = Course {
         stage: "control",
@@ -62,6 +65,7 @@ pub fn train(
         steps: config.steps,
         warmup: config.warmup,
         learning_rate: config.learning_rate,
+        checkpoint_every: super::config::CHECKPOINT_EVERY,
         hint: "lower learning_rate",
     };
     let parts = super::run::parts(config.parts, config.batch, &places.device);
@@ -73,8 +77,10 @@ pub fn train(
 struct Networks<'a> {
     config: &'a ControlTraining,
     prior: &'a Prior,
-    latents: Latents<'a>,
+    latents: Latents,
     hints: Hints,
+    /// What the frozen text encoder says of captions met so far, `[1, L, n]`.
+    contexts: Mutex<HashMap<String, Tensor>>,
 }
 
 impl Networks<'_> {
@@ -105,13 +111,32 @@ impl Networks<'_> {
         Ok((net, adam))
     }
 
+    /// The hidden states of a batch's captions.
+    fn context(&self, batch: &Batch) -> Result<Tensor> {
+        let texts = batch.texts(&self.latents.pictures);
+        let mut known = self.contexts.lock().expect("no panic while held");
+        let new: BTreeSet<&str> = texts.iter().copied().filter(|t| !known.contains_key(*t)).collect();
+        let new: Vec<&str> = new.into_iter().collect();
+        for (text, found) in new.iter().zip(self.prior.encode_texts(&new)?) {
+            known.insert((*text).to_owned(), found.context);
+        }
+        let all: Vec<&Tensor> = texts.iter().map(|t| &known[*t]).collect();
+        if all.iter().any(|c| c.dims() != all[0].dims()) {
+            // A text in several windows makes all others as long.
+            return Ok(Conditioning::stack(&self.prior.encode_texts(&texts)?)?.context);
+        }
+        Ok(Tensor::cat(&all, 0)?)
+    }
+
     /// What the steered prior predicts for a batch; `None` leaves it unsteered.
     fn predicted(&self, net: Option<&ControlNet>, batch: &Batch) -> Result<Tensor> {
-        let texts = self.prior.encode_texts(&batch.texts(self.latents.pictures))?;
-        let context = Conditioning::stack(&texts)?.context;
+        let context = self.context(batch)?;
         let (x_t, t) = batch.noisy(&self.prior.schedule)?;
         let cameras = Some(&batch.cameras);
-        let with_rays = self.prior.unet.with_rays(&x_t, cameras)?;
+        let with_rays = match &batch.rays {
+            Some(rays) => Some(Tensor::cat(&[&x_t, rays], 1)?.contiguous()?),
+            None => self.prior.unet.with_rays(&x_t, cameras)?,
+        };
         let sample = with_rays.as_ref().unwrap_or(&x_t);
         let inputs = UnetInputs { class_labels: cameras, ..UnetInputs::new(sample, &t, &context) };
         let Some(net) = net else { return self.prior.unet.predict(&inputs) };
@@ -123,7 +148,7 @@ impl Networks<'_> {
 
     fn batch(&self, step: u32) -> Result<Batch> {
         let c = self.config;
-        Batch::draw(&self.latents, c.seed, step, c.batch, c.caption_dropout)
+        Batch::draw(&self.latents, c.seed, step, (c.batch, self.latents.pictures.len()), c.caption_dropout)
     }
 
     /// The loss of `step` and its gradients.

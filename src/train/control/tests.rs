@@ -5,7 +5,7 @@ fn pictures(depth: bool) -> Pictures {
     let props = Path::new(env!("CARGO_MANIFEST_DIR")).join("scenes/props");
     let config = DataConfig { image_size: 64, supersample: 1, ..DataConfig::default() };
     let data = Dataset::open(None, &props, config, 3).unwrap();
-    Pictures::draw(&data, Wanted { count: 8, size: 64, depth }, |_| Ok(())).unwrap()
+    Pictures::draw(&data, Wanted { first: 0, count: 8, size: 64, depth }, |_| Ok(())).unwrap()
 }
 
 #[test]
@@ -49,8 +49,8 @@ fn a_fresh_net_is_silent_and_learns() {
         crate::train::vae::encode_all(&|x| prior.vae.encode_mean(x), &pictures, 8, &mut run).unwrap();
     let config = ControlTraining { batch: 4, parts: 1, caption_dropout: 1.0, ..ControlTraining::default() };
     let hints = Hints::of(&pictures, Kind::Edges);
-    let latents = Latents { values, pictures: &pictures };
-    let networks = Networks { config: &config, prior: &prior, latents, hints };
+    let latents = Latents { values, rays: None, pictures };
+    let networks = Networks { config: &config, prior: &prior, latents, hints, contexts: Mutex::default() };
     let (net, mut adam) = networks.new_control(&Folder::named("mini").unwrap()).unwrap();
     let batch = networks.batch(0).unwrap();
     let flat = |t: Tensor| t.flatten_all().unwrap().to_vec1::<f32>().unwrap();

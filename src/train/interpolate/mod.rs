@@ -70,6 +70,7 @@ pub fn train(
         steps: config.steps,
         warmup: config.warmup,
         learning_rate: config.learning_rate,
+        checkpoint_every: super::config::CHECKPOINT_EVERY,
         hint: "lower learning_rate",
     };
     let step = |step: u32| gradients(config, &net, &data, step);

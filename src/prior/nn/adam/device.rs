@@ -2,9 +2,26 @@
 //! a dozen for each of some hundred tensors, and nothing but the norm crosses to the host.
 
 use candle_core::backprop::GradStore;
-use candle_core::{Device, Result, Shape, Tensor};
+use candle_core::{Device, Result, Tensor};
 
 use super::{Slot, Update, finite, found};
+
+/// The sum of a row. candle has one block of threads for each sum, so there are many sums first.
+fn sum(x: &Tensor) -> Result<f64> {
+    let n = x.elem_count();
+    let whole = n / LANES * LANES;
+    let mut total = 0.0;
+    if n > whole {
+        total += f64::from(x.narrow(0, whole, n - whole)?.sum_all()?.to_scalar::<f32>()?);
+    }
+    if whole > 0 {
+        let sums = x.narrow(0, 0, whole)?.reshape((whole / LANES, LANES))?.sum(1)?;
+        total += f64::from(sums.sum_all()?.to_scalar::<f32>()?);
+    }
+    Ok(total)
+}
+
+const LANES: usize = 4096;
 
 /// Weights, moments and averages of all variables, one after the other.
 pub(super) struct Flat {
@@ -49,7 +66,7 @@ impl Flat {
             rows.extend(sum.map(|s| s.flatten_all()).transpose()?);
         }
         let grad = Tensor::cat(&rows, 0)?;
-        let norm = f64::from(grad.sqr()?.sum_all()?.to_scalar::<f32>()?).sqrt();
+        let norm = sum(&grad.sqr()?)?.sqrt();
         Ok((grad, finite(norm)?))
     }
 
@@ -76,11 +93,14 @@ impl Flat {
         Ok(())
     }
 
-    /// Kind `kind` of variable `i` on the CPU, if it is kept.
-    pub(super) fn read(&self, kind: usize, i: usize, shape: &Shape) -> Result<Option<Tensor>> {
-        let (first, len) = self.ranges[i];
-        let row =
-            self.kept.get(kind).map(|t| t.narrow(0, first, len)?.reshape(shape)?.to_device(&Device::Cpu));
-        row.transpose()
+    /// Kind `kind` of each variable on the CPU, if it is kept. The whole row crosses once: of a part of a tensor
+    /// candle brings all that lies in the same memory.
+    pub(super) fn read(&self, kind: usize, slots: &[Slot]) -> Result<Option<Vec<Tensor>>> {
+        let Some(row) = self.kept.get(kind) else { return Ok(None) };
+        let row = row.to_vec1::<f32>()?;
+        let part = |(slot, &(first, len)): (&Slot, &(usize, usize))| {
+            Tensor::from_slice(&row[first..first + len], slot.var.shape(), &Device::Cpu)
+        };
+        slots.iter().zip(&self.ranges).map(part).collect::<Result<_>>().map(Some)
     }
 }

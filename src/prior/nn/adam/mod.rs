@@ -124,14 +124,16 @@ impl AdamW {
         Ok(norm)
     }
 
-    /// Kind `kind` of variable `i` on the CPU, if it is kept.
-    fn read(&self, kind: usize, i: usize) -> Result<Option<Tensor>> {
-        let slot = &self.slots[i];
-        match &self.flat {
-            Some(flat) => flat.read(kind, i, slot.var.shape()),
-            None if slot.kept[kind].is_empty() => Ok(None),
-            None => Tensor::from_slice(&slot.kept[kind], slot.var.shape(), &Device::Cpu).map(Some),
+    /// Kind `kind` of each variable on the CPU, if it is kept.
+    fn read(&self, kind: usize) -> Result<Option<Vec<Tensor>>> {
+        if let Some(flat) = &self.flat {
+            return flat.read(kind, &self.slots);
         }
+        if self.slots.iter().any(|s| s.kept[kind].len() != s.var.elem_count()) {
+            return Ok(None);
+        }
+        let one = |s: &Slot| Tensor::from_slice(&s.kept[kind], s.var.shape(), &Device::Cpu);
+        self.slots.iter().map(one).collect::<Result<_>>().map(Some)
     }
 
     /// Weights, moments, averages and the number of steps, as named tensors.
@@ -140,11 +142,9 @@ impl AdamW {
     /// If a tensor cannot be made.
     pub fn state(&self) -> Result<HashMap<String, Tensor>> {
         let mut out = HashMap::new();
-        for (i, slot) in self.slots.iter().enumerate() {
-            for (kind, name) in KINDS.iter().enumerate() {
-                if let Some(tensor) = self.read(kind, i)? {
-                    out.insert(format!("{name}:{}", slot.name), tensor);
-                }
+        for (kind, name) in KINDS.iter().enumerate() {
+            for (slot, tensor) in self.slots.iter().zip(self.read(kind)?.into_iter().flatten()) {
+                out.insert(format!("{name}:{}", slot.name), tensor);
             }
         }
         out.insert("adam_steps".into(), Tensor::new(&[self.steps], &Device::Cpu)?);
@@ -188,17 +188,11 @@ impl AdamW {
     /// # Errors
     /// If a tensor cannot be made.
     pub fn averaged(&self) -> Result<HashMap<String, Tensor>> {
-        let mut out = HashMap::new();
-        for (i, slot) in self.slots.iter().enumerate() {
-            let Some(tensor) = (match self.read(3, i)? {
-                None => self.read(0, i)?,
-                average => average,
-            }) else {
-                bail!("adam: {} is not kept", slot.name);
-            };
-            out.insert(slot.name.clone(), tensor);
-        }
-        Ok(out)
+        let tensors = match self.read(3)? {
+            Some(averages) => averages,
+            None => self.read(0)?.unwrap_or_default(),
+        };
+        Ok(self.slots.iter().map(|s| s.name.clone()).zip(tensors).collect())
     }
 }
 
