@@ -5,6 +5,9 @@ use gen3d::prior::nn::adam::{AdamConfig, AdamW};
 use gen3d::prior::nn::{self, Padding, cuda};
 use gen3d::rng::{Rng, Stream};
 
+/// Its name, the shapes of its arguments, and the layer.
+type Case<'a> = (&'a str, Vec<&'a [usize]>, Box<Layer>);
+
 type Layer = dyn Fn(&[Tensor]) -> Result<Tensor>;
 
 /// Normal numbers that depend on `seed` only.
@@ -80,7 +83,7 @@ fn layers_agree_with_the_cpu() {
     let linear = |a: &[Tensor]| nn::linear(&a[0], &a[1], a.get(2));
     let same = Padding::Same(1);
     let ids = |t: &Tensor| Tensor::new(&[[3u32, 0, 3], [6, 1, 3]], t.device()).unwrap();
-    let cases: Vec<(&str, Vec<&[usize]>, Box<Layer>)> = vec![
+    let cases: Vec<Case<'_>> = vec![
         ("linear", vec![&[3, 7, 19], &[35, 19], &[35]], Box::new(linear)),
         ("linear, wide", vec![&[4, 700, 128], &[1024, 128], &[1024]], Box::new(linear)),
         ("linear without bias", vec![&[600, 40], &[64, 40]], Box::new(linear)),

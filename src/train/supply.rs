@@ -115,7 +115,71 @@ pub(super) fn channel() -> (SyncSender<Result<Pictures>>, Receiver<Result<Pictur
 
 #[cfg(test)]
 mod tests {
+    use candle_core::{Device, Tensor};
+
     use super::*;
+    use crate::train::data::DataConfig;
+
+    fn data() -> Dataset {
+        let props = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("scenes/props");
+        let small = DataConfig { image_size: 16, supersample: 1, ..DataConfig::default() };
+        Dataset::open(None, &props, small, 1).unwrap()
+    }
+
+    /// What came in parts is what would have been drawn at once, when a step asks for it and not before.
+    #[test]
+    fn parts_are_the_whole() {
+        let data = data();
+        let draw = |first, count| {
+            Pictures::draw(&data, Wanted { first, count, size: 16, depth: false }, |_| Ok(())).unwrap()
+        };
+        let growth = Growth { first: 9, total: 23, steps: 10 };
+        let values = |n: usize| Tensor::zeros((n, 1), candle_core::DType::F32, &Device::Cpu).unwrap();
+        let add = |latents: &mut Latents, more: Pictures| {
+            latents.values = Tensor::cat(&[&latents.values, &values(more.len())], 0)?;
+            latents.pictures.append(more);
+            Ok(())
+        };
+        let (to, rest) = channel();
+        let start = Latents { values: values(9), rays: None, pictures: draw(0, 9) };
+        let supply = Supply::growing(growth, start, rest, &add);
+        std::thread::scope(|scope| {
+            scope.spawn(|| draw_rest(&data, 16, growth, &to));
+            for step in 0..10 {
+                supply.wait(step).unwrap();
+                let there = supply.latents().pictures.len();
+                assert!(there >= supply.count(step) && supply.count(step) == growth.at(step), "{step}");
+            }
+        });
+        let (whole, latents) = (draw(0, 23), supply.latents());
+        let parts = &latents.pictures;
+        assert_eq!((parts.len(), latents.values.dim(0).unwrap()), (23, 23));
+        assert_eq!(
+            (&parts.bytes, &parts.cameras, &parts.fronted),
+            (&whole.bytes, &whole.cameras, &whole.fronted)
+        );
+        assert!((0..23).all(|i| parts.caption(i) == whole.caption(i)));
+        assert_eq!(parts.captions, whole.captions);
+    }
+
+    /// A part that could not be drawn ends the training with its reason.
+    #[test]
+    fn failures_come_out() {
+        let add = |_: &mut Latents, _: Pictures| Ok(());
+        let none =
+            || Pictures::draw(&data(), Wanted { first: 0, count: 1, size: 16, depth: false }, |_| Ok(()));
+        let values = Tensor::zeros((1, 1), candle_core::DType::F32, &Device::Cpu).unwrap();
+        let start = || Latents { values: values.clone(), rays: None, pictures: none().unwrap() };
+        let growth = Growth { first: 1, total: 3, steps: 1 };
+        let (to, rest) = channel();
+        to.send(Err(Error::Failed("no such recipe".into()))).unwrap();
+        let error = Supply::growing(growth, start(), rest, &add).wait(1).unwrap_err();
+        assert!(error.to_string().contains("no such recipe"));
+        let (to, rest) = channel();
+        drop(to);
+        let error = Supply::growing(growth, start(), rest, &add).wait(1).unwrap_err();
+        assert!(error.to_string().contains("stopped coming"));
+    }
 
     #[test]
     fn a_step_sees_what_it_should() {
