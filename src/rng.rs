@@ -70,7 +70,7 @@ impl Rng {
     }
 
     /// Seed (low and high half), step and stream, for a generator on a device.
-    pub fn words_of_key(&self) -> [u32; 4] {
+    pub fn key_and_counter(&self) -> [u32; 4] {
         [self.key[0], self.key[1], self.step, self.stream]
     }
 

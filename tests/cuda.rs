@@ -1,4 +1,4 @@
-//! Every layer on the GPU against the same layer on the CPU. Without a GPU there is nothing to test.
+//! Every layer on the GPU against the same layer on the CPU. They need one.
 
 use candle_core::{Device, Result, Tensor, Var};
 use gen3d::prior::nn::adam::{AdamConfig, AdamW};
@@ -40,14 +40,8 @@ fn gradients(f: &Layer, args: &[Tensor]) -> Vec<Tensor> {
     [out.detach()].into_iter().chain(vars.iter().map(of)).collect()
 }
 
-fn gpu() -> Option<Device> {
-    match Device::new_cuda(0) {
-        Ok(device) => Some(device),
-        Err(e) => {
-            eprintln!("no GPU: {e}");
-            None
-        }
-    }
+fn gpu() -> Device {
+    Device::new_cuda(0).expect("these tests need an NVIDIA GPU, as the build does that they are made for")
 }
 
 /// Results and gradients agree with the CPU's, and come out the same twice.
@@ -79,7 +73,7 @@ fn norm(groups: usize, silu: bool) -> impl Fn(&[Tensor]) -> Result<Tensor> {
 
 #[test]
 fn layers_agree_with_the_cpu() {
-    let Some(gpu) = gpu() else { return };
+    let gpu = gpu();
     let linear = |a: &[Tensor]| nn::linear(&a[0], &a[1], a.get(2));
     let same = Padding::Same(1);
     let ids = |t: &Tensor| Tensor::new(&[[3u32, 0, 3], [6, 1, 3]], t.device()).unwrap();
@@ -126,7 +120,7 @@ fn layers_agree_with_the_cpu() {
 /// TF32 is coarser, but no more than its ten bits.
 #[test]
 fn tf32_is_off_by_its_rounding_only() {
-    let Some(gpu) = gpu() else { return };
+    let gpu = gpu();
     let args = normals(2, &[&[8, 128, 8, 8], &[128, 128, 3, 3]]);
     let there: Vec<Tensor> = args.iter().map(|t| t.to_device(&gpu).unwrap()).collect();
     let layer = conv(1, Padding::Same(1));
@@ -142,7 +136,7 @@ fn tf32_is_off_by_its_rounding_only() {
 /// A few steps of the optimiser take the same weights to the same place.
 #[test]
 fn the_optimiser_agrees_with_the_cpu() {
-    let Some(gpu) = gpu() else { return };
+    let gpu = gpu();
     let run = |device: &Device| {
         let start = normals(4, &[&[40, 30], &[30]]);
         let vars = ["a", "b"].into_iter().zip(&start).map(|(name, t)| {
@@ -167,52 +161,11 @@ fn the_optimiser_agrees_with_the_cpu() {
 /// The same random numbers as on the CPU, but for the last bits of logarithm and cosine.
 #[test]
 fn random_numbers_are_the_same() {
-    let Some(gpu) = gpu() else { return };
+    let gpu = gpu();
     let rng = Rng::new(0x1234_5678_9abc, Stream::Noise, 77);
     let shape = candle_core::Shape::from((3, 1001));
     let [here, there] = [&Device::Cpu, &gpu].map(|d| nn::normals(&rng, &shape, d).unwrap());
     let off = difference(&there.to_device(&Device::Cpu).unwrap(), &here);
     println!("normals {off:.1e}");
     assert!(off < 1e-5, "{off}");
-}
-
-/// Milliseconds of each layer at the sizes of the embedded prior's training, forward and with gradients.
-#[test]
-#[ignore = "a measurement"]
-fn times() {
-    let Some(gpu) = gpu() else { return };
-    cuda::prepare(&gpu).unwrap();
-    cuda::allow_tf32(true);
-    let batch = 512;
-    let time = |name: &str, dims: &[&[usize]], layer: &Layer| {
-        let args: Vec<Tensor> = dims.iter().map(|d| Tensor::randn(0f32, 1f32, *d, &gpu).unwrap()).collect();
-        let vars: Vec<Var> = args.iter().map(|t| Var::from_tensor(t).unwrap()).collect();
-        let tracked: Vec<Tensor> = vars.iter().map(|v| v.as_tensor().clone()).collect();
-        let measure = |work: &dyn Fn()| {
-            (0..3).for_each(|_| work());
-            gpu.synchronize().unwrap();
-            let start = std::time::Instant::now();
-            (0..20).for_each(|_| work());
-            gpu.synchronize().unwrap();
-            start.elapsed().as_secs_f64() / 20.0 * 1e3
-        };
-        let forward = measure(&|| drop(layer(&args).unwrap()));
-        let both = measure(&|| drop(layer(&tracked).unwrap().sum_all().unwrap().backward().unwrap()));
-        println!("{name:28} {forward:7.3} {both:7.3}");
-    };
-    let same = Padding::Same(1);
-    for (c, s) in [(64, 16), (128, 8), (192, 4)] {
-        time(&format!("conv {c} at {s}"), &[&[batch, c, s, s], &[c, c, 3, 3], &[c]], &conv(1, same));
-        time(&format!("group norm {c} at {s}"), &[&[batch, c, s, s], &[c], &[c]], &norm(8, true));
-    }
-    let linear = |a: &[Tensor]| nn::linear(&a[0], &a[1], a.get(2));
-    let tokens: &[usize] = &[batch, 64, 128];
-    time("linear 128 to 1024", &[tokens, &[1024, 128], &[1024]], &linear);
-    time("linear 512 to 128", &[&[batch, 64, 512], &[128, 512], &[128]], &linear);
-    time("linear 128 to 128", &[tokens, &[128, 128], &[128]], &linear);
-    time("layer norm", &[tokens, &[128], &[128]], &|a| nn::layer_norm(&a[0], &a[1], &a[2], 1e-5));
-    time("attention", &[tokens, tokens, tokens], &attend(4, false));
-    time("geglu", &[&[batch, 64, 1024]], &|a| nn::geglu(&a[0]));
-    time("turned", &[tokens], &|a| nn::turned(&a[0]));
-    time("cat", &[&[batch, 64, 16, 16], &[batch, 64, 16, 16]], &|a| Tensor::cat(&[&a[0], &a[1]], 1));
 }

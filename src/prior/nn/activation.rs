@@ -48,23 +48,19 @@ pub fn geglu(x: &Tensor) -> Result<Tensor> {
 
 fn pointwise(curve: Curve, x: &Tensor) -> Result<Tensor> {
     if !tape::on_cpu(&[x]) {
-        let curve = match curve {
-            Curve::Silu => elsewhere::Curve::Silu,
-            Curve::QuickGelu => elsewhere::Curve::QuickGelu(QUICK),
-            Curve::Gelu => elsewhere::Curve::Gelu,
-        };
         return elsewhere::pointwise(curve, x);
     }
     tape::apply(curve, &[x])
 }
 
 /// The slope of the sigmoid in [`quick_gelu`].
-const QUICK: f64 = 1.702;
+pub(super) const QUICK: f64 = 1.702;
 /// Elements of a task.
 const CHUNK: usize = 1 << 14;
 
+/// The functions of [`pointwise`].
 #[derive(Clone, Copy)]
-enum Curve {
+pub(super) enum Curve {
     Silu,
     Gelu,
     QuickGelu,

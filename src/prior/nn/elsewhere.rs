@@ -3,19 +3,11 @@
 
 use candle_core::{Result, Tensor};
 
+use super::activation::{Curve, QUICK};
 use super::conv::Padding;
 #[cfg(feature = "cuda")]
 use super::cuda;
 use super::fallback;
-
-/// The curves of [`super::activation`].
-#[derive(Clone, Copy)]
-pub(super) enum Curve {
-    Silu,
-    Gelu,
-    /// `x sigmoid(k x)`.
-    QuickGelu(f64),
-}
 
 /// See [`super::conv2d`].
 pub(super) fn conv2d(
@@ -73,17 +65,12 @@ pub(super) fn layer_norm(x: &Tensor, w: &Tensor, b: &Tensor, eps: f64) -> Result
 pub(super) fn pointwise(curve: Curve, x: &Tensor) -> Result<Tensor> {
     #[cfg(feature = "cuda")]
     if cuda::takes(&[x]) {
-        let curve = match curve {
-            Curve::Silu => cuda::Curve::Silu,
-            Curve::Gelu => cuda::Curve::Gelu,
-            Curve::QuickGelu(_) => cuda::Curve::QuickGelu,
-        };
         return cuda::pointwise(curve, x);
     }
     match curve {
         Curve::Silu => fallback::sigmoid_gate(x, 1.0),
         Curve::Gelu => fallback::gelu(x),
-        Curve::QuickGelu(k) => fallback::sigmoid_gate(x, k),
+        Curve::QuickGelu => fallback::sigmoid_gate(x, QUICK),
     }
 }
 

@@ -1,21 +1,24 @@
 //! Pointwise nonlinearities.
 
 use candle_core::cuda_backend::cudarc::driver::PushKernelArg;
-use candle_core::{Error, Result, Tensor};
+use candle_core::{Result, Tensor};
 
+use super::super::activation::Curve;
 use super::tape::{GpuLayer, apply};
 use super::{Arg, Data, Gpu, each};
 
-/// Numbered as the kernel does.
-#[derive(Clone, Copy)]
-pub(in crate::prior::nn) enum Curve {
-    Silu = 0,
-    Gelu = 1,
-    QuickGelu = 2,
-}
-
+/// See [`super::super::silu`] and its like.
 pub(in crate::prior::nn) fn pointwise(curve: Curve, x: &Tensor) -> Result<Tensor> {
     apply(curve, &[x])
+}
+
+/// As the kernel numbers them.
+fn number(curve: Curve) -> i32 {
+    match curve {
+        Curve::Silu => 0,
+        Curve::Gelu => 1,
+        Curve::QuickGelu => 2,
+    }
 }
 
 /// See [`super::super::geglu`].
@@ -29,12 +32,8 @@ impl GpuLayer for Curve {
     fn forward(&self, gpu: Gpu<'_>, args: &[Arg<'_>]) -> Result<(Data, Vec<usize>)> {
         let x = &args[0];
         let mut y = gpu.empty(x.len())?;
-        let (count, curve) = (x.len() as u32, *self as i32);
-        let kernel = gpu.kernel("activation")?;
-        let mut launch = kernel.builder();
-        launch.arg(&x.data).arg(&mut y).arg(&count).arg(&curve);
-        // SAFETY: the kernel's arguments, and memory of the sizes it is told.
-        unsafe { launch.launch(each(x.len())) }.map_err(Error::wrap)?;
+        let (count, curve) = (x.len() as u32, number(*self));
+        launch!(gpu, "activation", each(x.len()), [&x.data, &mut y, &count, &curve]);
         Ok((y, x.dims.to_vec()))
     }
 
@@ -48,12 +47,8 @@ impl GpuLayer for Curve {
     ) -> Result<Vec<Option<Data>>> {
         let x = &args[0];
         let mut gx = gpu.empty(x.len())?;
-        let (count, curve) = (x.len() as u32, *self as i32);
-        let kernel = gpu.kernel("activation_slope")?;
-        let mut launch = kernel.builder();
-        launch.arg(&x.data).arg(&grad.data).arg(&mut gx).arg(&count).arg(&curve);
-        // SAFETY: as above.
-        unsafe { launch.launch(each(x.len())) }.map_err(Error::wrap)?;
+        let (count, curve) = (x.len() as u32, number(*self));
+        launch!(gpu, "activation_slope", each(x.len()), [&x.data, &grad.data, &mut gx, &count, &curve]);
         Ok(vec![Some(gx)])
     }
 }
@@ -73,11 +68,7 @@ impl GpuLayer for Geglu {
         let n = x.len() / 2;
         let mut y = gpu.empty(n)?;
         let (count, width) = (n as u32, width as u32);
-        let kernel = gpu.kernel("geglu")?;
-        let mut launch = kernel.builder();
-        launch.arg(&x.data).arg(&mut y).arg(&count).arg(&width);
-        // SAFETY: as above.
-        unsafe { launch.launch(each(n)) }.map_err(Error::wrap)?;
+        launch!(gpu, "geglu", each(n), [&x.data, &mut y, &count, &width]);
         Ok((y, dims))
     }
 
@@ -92,11 +83,7 @@ impl GpuLayer for Geglu {
         let x = &args[0];
         let mut gx = gpu.empty(x.len())?;
         let (count, width) = (grad.len() as u32, grad.dims.last().map_or(1, |&n| n as u32));
-        let kernel = gpu.kernel("geglu_slope")?;
-        let mut launch = kernel.builder();
-        launch.arg(&x.data).arg(&grad.data).arg(&mut gx).arg(&count).arg(&width);
-        // SAFETY: as above.
-        unsafe { launch.launch(each(grad.len())) }.map_err(Error::wrap)?;
+        launch!(gpu, "geglu_slope", each(grad.len()), [&x.data, &grad.data, &mut gx, &count, &width]);
         Ok(vec![Some(gx)])
     }
 }

@@ -1,6 +1,6 @@
 //! Attention of few tokens: one block a head, all of it in shared memory.
 
-use candle_core::cuda_backend::cudarc::driver::sys::{CUdevice_attribute, CUfunction_attribute_enum};
+use candle_core::cuda_backend::cudarc::driver::sys::CUdevice_attribute;
 use candle_core::cuda_backend::cudarc::driver::{LaunchConfig, PushKernelArg};
 use candle_core::{Device, Error, Result, Tensor, bail};
 
@@ -67,9 +67,6 @@ impl Attention {
     }
 }
 
-const SHARED: CUfunction_attribute_enum =
-    CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
-
 impl GpuLayer for Attention {
     const NAME: &'static str = "attention";
 
@@ -77,13 +74,12 @@ impl GpuLayer for Attention {
         let [q, k, v] = args else { bail!("attention: three arguments") };
         let mut o = gpu.empty(q.len())?;
         let ([n, m, heads, depth], bytes) = (self.sizes(), self.forward_bytes());
-        let kernel = gpu.kernel("attention")?;
-        kernel.function.set_attribute(SHARED, bytes as i32).map_err(Error::wrap)?;
-        let mut launch = kernel.builder();
-        launch.arg(&q.data).arg(&k.data).arg(&v.data).arg(&mut o);
-        launch.arg(&n).arg(&m).arg(&heads).arg(&depth).arg(&self.scale).arg(&self.causal);
-        // SAFETY: the kernel's arguments, and memory of the sizes it is told.
-        unsafe { launch.launch(self.config(q.dims[0], bytes)) }.map_err(Error::wrap)?;
+        launch!(
+            gpu,
+            "attention",
+            self.config(q.dims[0], bytes),
+            [&q.data, &k.data, &v.data, &mut o, &n, &m, &heads, &depth, &self.scale, &self.causal]
+        );
         Ok((o, q.dims.to_vec()))
     }
 
@@ -98,14 +94,27 @@ impl GpuLayer for Attention {
         let [q, k, v] = args else { bail!("attention: three arguments") };
         let (mut gq, mut gk, mut gv) = (gpu.empty(q.len())?, gpu.empty(k.len())?, gpu.empty(v.len())?);
         let ([n, m, heads, depth], bytes) = (self.sizes(), self.backward_bytes());
-        let kernel = gpu.kernel("attention_slope")?;
-        kernel.function.set_attribute(SHARED, bytes as i32).map_err(Error::wrap)?;
-        let mut launch = kernel.builder();
-        launch.arg(&q.data).arg(&k.data).arg(&v.data).arg(&out.data).arg(&grad.data);
-        launch.arg(&mut gq).arg(&mut gk).arg(&mut gv);
-        launch.arg(&n).arg(&m).arg(&heads).arg(&depth).arg(&self.scale).arg(&self.causal);
-        // SAFETY: as above.
-        unsafe { launch.launch(self.config(q.dims[0], bytes)) }.map_err(Error::wrap)?;
+        launch!(
+            gpu,
+            "attention_slope",
+            self.config(q.dims[0], bytes),
+            [
+                &q.data,
+                &k.data,
+                &v.data,
+                &out.data,
+                &grad.data,
+                &mut gq,
+                &mut gk,
+                &mut gv,
+                &n,
+                &m,
+                &heads,
+                &depth,
+                &self.scale,
+                &self.causal
+            ]
+        );
         Ok(vec![Some(gq), Some(gk), Some(gv)])
     }
 }

@@ -4,6 +4,18 @@
 //! Compositions of candle's operations ([`super::fallback`]) are right there too, but a normalisation is a dozen
 //! passes over memory, and the gradient of a bias a sum along strides.
 
+/// Starts a kernel: `launch!(gpu, name, config, [arguments])`.
+macro_rules! launch {
+    ($gpu:expr, $name:literal, $config:expr, [$($argument:expr),+]) => {{
+        let config = $config;
+        let kernel = $gpu.kernel($name, &config)?;
+        let mut launch = kernel.builder();
+        $(launch.arg($argument);)+
+        // SAFETY: the arguments are those of the kernel, in its order, and the memory has the sizes it is told.
+        unsafe { launch.launch(config) }.map_err(candle_core::Error::wrap)?;
+    }};
+}
+
 mod activation;
 mod attention;
 #[cfg(feature = "cudnn")]
@@ -19,6 +31,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use candle_core::backend::BackendStorage;
+use candle_core::cuda_backend::cudarc::driver::sys::CUfunction_attribute_enum;
 use candle_core::cuda_backend::cudarc::driver::{
     CudaFunction, CudaSlice, CudaStream, CudaView, LaunchArgs, LaunchConfig,
 };
@@ -26,7 +39,7 @@ use candle_core::cuda_backend::cudarc::nvrtc::{CompileOptions, compile_ptx_with_
 use candle_core::cuda_backend::{CudaDevice, CudaStorage};
 use candle_core::{DType, Device, Error, Result, Tensor};
 
-pub(super) use activation::{Curve, geglu, pointwise};
+pub(super) use activation::{geglu, pointwise};
 pub(super) use attention::attention;
 #[cfg(feature = "cudnn")]
 pub(super) use conv::conv2d;
@@ -101,10 +114,16 @@ impl Gpu<'_> {
         unsafe { self.0.alloc::<f32>(n) }
     }
 
-    /// A kernel by name.
-    fn kernel(self, name: &str) -> Result<Kernel> {
+    /// A kernel by name, for a launch by `config`.
+    fn kernel(self, name: &str, config: &LaunchConfig) -> Result<Kernel> {
         let function = self.0.get_or_load_custom_func(name, "gen3d_layers", ptx(self.0)?)?;
-        Ok(Kernel { function: function.into_cuda_function(), stream: self.0.cuda_stream() })
+        let kernel = Kernel { function: function.into_cuda_function(), stream: self.0.cuda_stream() };
+        if config.shared_mem_bytes > 0 {
+            // More than 48 KiB are there only for those who ask.
+            let most = CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+            kernel.function.set_attribute(most, config.shared_mem_bytes as i32).map_err(Error::wrap)?;
+        }
+        Ok(kernel)
     }
 }
 

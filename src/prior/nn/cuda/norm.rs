@@ -3,7 +3,7 @@
 use std::sync::OnceLock;
 
 use candle_core::cuda_backend::cudarc::driver::PushKernelArg;
-use candle_core::{Error, Result, Tensor, bail};
+use candle_core::{Result, Tensor, bail};
 
 use super::tape::{GpuLayer, apply};
 use super::{Arg, Data, Gpu, blocks, sums, warps};
@@ -49,12 +49,23 @@ impl GpuLayer for GroupNorm {
         let [x, w, b] = args else { bail!("group_norm: three arguments") };
         let (count, size, [channels, groups, pixels]) = self.sizes(x);
         let (mut y, mut moments) = (gpu.empty(x.len())?, gpu.empty(2 * count)?);
-        let kernel = gpu.kernel("group_norm")?;
-        let mut launch = kernel.builder();
-        launch.arg(&x.data).arg(&w.data).arg(&b.data).arg(&mut y).arg(&mut moments);
-        launch.arg(&channels).arg(&groups).arg(&pixels).arg(&self.eps).arg(&self.silu);
-        // SAFETY: the kernel's arguments, and memory of the sizes it is told.
-        unsafe { launch.launch(blocks(count, size)) }.map_err(Error::wrap)?;
+        launch!(
+            gpu,
+            "group_norm",
+            blocks(count, size),
+            [
+                &x.data,
+                &w.data,
+                &b.data,
+                &mut y,
+                &mut moments,
+                &channels,
+                &groups,
+                &pixels,
+                &self.eps,
+                &self.silu
+            ]
+        );
         let _ = self.moments.set(moments);
         Ok((y, x.dims.to_vec()))
     }
@@ -71,13 +82,24 @@ impl GpuLayer for GroupNorm {
         let (count, size, [channels, groups, pixels]) = self.sizes(x);
         let (batch, width) = (x.dims[0], x.dims[1]);
         let (mut gx, mut partial) = (gpu.empty(x.len())?, gpu.empty(batch * 2 * width)?);
-        let kernel = gpu.kernel("group_norm_slope")?;
-        let mut launch = kernel.builder();
-        launch.arg(&x.data).arg(&w.data).arg(&b.data).arg(moments).arg(&grad.data);
-        launch.arg(&mut gx).arg(&mut partial);
-        launch.arg(&channels).arg(&groups).arg(&pixels).arg(&self.silu);
-        // SAFETY: as above.
-        unsafe { launch.launch(blocks(count, size)) }.map_err(Error::wrap)?;
+        launch!(
+            gpu,
+            "group_norm_slope",
+            blocks(count, size),
+            [
+                &x.data,
+                &w.data,
+                &b.data,
+                moments,
+                &grad.data,
+                &mut gx,
+                &mut partial,
+                &channels,
+                &groups,
+                &pixels,
+                &self.silu
+            ]
+        );
         let [gw, gb] = weight_gradients(gpu, needs, &partial, batch, width)?;
         Ok(vec![Some(gx), gw, gb])
     }
@@ -118,12 +140,12 @@ impl GpuLayer for LayerNorm {
         let rows = x.len() / w.len();
         let (mut y, mut moments) = (gpu.empty(x.len())?, gpu.empty(2 * rows)?);
         let (n, width) = (rows as i32, w.len() as i32);
-        let kernel = gpu.kernel("layer_norm")?;
-        let mut launch = kernel.builder();
-        launch.arg(&x.data).arg(&w.data).arg(&b.data).arg(&mut y).arg(&mut moments);
-        launch.arg(&n).arg(&width).arg(&self.eps);
-        // SAFETY: the kernel's arguments, and memory of the sizes it is told.
-        unsafe { launch.launch(warps(rows)) }.map_err(Error::wrap)?;
+        launch!(
+            gpu,
+            "layer_norm",
+            warps(rows),
+            [&x.data, &w.data, &b.data, &mut y, &mut moments, &n, &width, &self.eps]
+        );
         let _ = self.moments.set(moments);
         Ok((y, x.dims.to_vec()))
     }
@@ -140,22 +162,24 @@ impl GpuLayer for LayerNorm {
         let rows = x.len() / w.len();
         let (n, width) = (rows as i32, w.len() as i32);
         let mut gx = gpu.empty(x.len())?;
-        let kernel = gpu.kernel("layer_norm_slope")?;
-        let mut launch = kernel.builder();
-        launch.arg(&x.data).arg(&w.data).arg(moments).arg(&grad.data).arg(&mut gx).arg(&n).arg(&width);
-        // SAFETY: as above.
-        unsafe { launch.launch(warps(rows)) }.map_err(Error::wrap)?;
+        launch!(
+            gpu,
+            "layer_norm_slope",
+            warps(rows),
+            [&x.data, &w.data, moments, &grad.data, &mut gx, &n, &width]
+        );
         if !needs[1] && !needs[2] {
             return Ok(vec![Some(gx), None, None]);
         }
         let chunks = rows.div_ceil(sums::CHUNK);
         let mut partial = gpu.empty(chunks * 2 * w.len())?;
         let chunk = sums::CHUNK as i32;
-        let kernel = gpu.kernel("layer_norm_weight_sums")?;
-        let mut launch = kernel.builder();
-        launch.arg(&x.data).arg(moments).arg(&grad.data).arg(&mut partial).arg(&n).arg(&width).arg(&chunk);
-        // SAFETY: as above.
-        unsafe { launch.launch(sums::grid(w.len(), chunks)) }.map_err(Error::wrap)?;
+        launch!(
+            gpu,
+            "layer_norm_weight_sums",
+            sums::grid(w.len(), chunks),
+            [&x.data, moments, &grad.data, &mut partial, &n, &width, &chunk]
+        );
         let [gw, gb] = weight_gradients(gpu, needs, &partial, chunks, w.len())?;
         Ok(vec![Some(gx), gw, gb])
     }

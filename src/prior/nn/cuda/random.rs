@@ -3,7 +3,7 @@
 use candle_core::cuda_backend::cudarc::driver::PushKernelArg;
 use candle_core::cuda_backend::{CudaDevice, CudaStorage};
 use candle_core::op::BackpropOp;
-use candle_core::{Error, Result, Shape, Storage, Tensor};
+use candle_core::{Result, Shape, Storage, Tensor};
 
 use super::{Gpu, each};
 use crate::rng::Rng;
@@ -12,12 +12,8 @@ use crate::rng::Rng;
 pub(in crate::prior::nn) fn normals(rng: &Rng, shape: &Shape, device: &CudaDevice) -> Result<Tensor> {
     let gpu = Gpu(device);
     let n = shape.elem_count();
-    let (mut y, count, [low, high, step, stream]) = (gpu.empty(n)?, n as u32, rng.words_of_key());
-    let kernel = gpu.kernel("normals")?;
-    let mut launch = kernel.builder();
-    launch.arg(&mut y).arg(&count).arg(&low).arg(&high).arg(&step).arg(&stream);
-    // SAFETY: the kernel's arguments, and memory of the size it is told.
-    unsafe { launch.launch(each(n)) }.map_err(Error::wrap)?;
+    let (mut y, count, [low, high, step, stream]) = (gpu.empty(n)?, n as u32, rng.key_and_counter());
+    launch!(gpu, "normals", each(n), [&mut y, &count, &low, &high, &step, &stream]);
     let storage = CudaStorage::wrap_cuda_slice(y, device.clone());
     Ok(Tensor::from_storage(Storage::Cuda(storage), shape.clone(), BackpropOp::none(), false))
 }

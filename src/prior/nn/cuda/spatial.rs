@@ -1,7 +1,7 @@
 //! Layers that move or spread values.
 
 use candle_core::cuda_backend::cudarc::driver::{LaunchConfig, PushKernelArg};
-use candle_core::{DType, Error, Result, Storage, Tensor, bail};
+use candle_core::{DType, Result, Storage, Tensor, bail};
 
 use super::tape::{GpuLayer, apply};
 use super::{Arg, Data, Gpu, each, sums};
@@ -39,11 +39,7 @@ impl GpuLayer for AddPerChannel {
         let [x, t] = args else { bail!("add_per_channel: two arguments") };
         let mut y = gpu.empty(x.len())?;
         let (count, pixels) = (x.len() as u32, (x.len() / t.len()) as u32);
-        let kernel = gpu.kernel("add_per_plane")?;
-        let mut launch = kernel.builder();
-        launch.arg(&x.data).arg(&t.data).arg(&mut y).arg(&count).arg(&pixels);
-        // SAFETY: the kernel's arguments, and memory of the sizes it is told.
-        unsafe { launch.launch(each(x.len())) }.map_err(Error::wrap)?;
+        launch!(gpu, "add_per_plane", each(x.len()), [&x.data, &t.data, &mut y, &count, &pixels]);
         Ok((y, x.dims.to_vec()))
     }
 
@@ -76,11 +72,7 @@ impl GpuLayer for Upsample {
         let [b, c, h, w] = *x.dims else { bail!("upsample_nearest2x: four dimensions") };
         let mut y = gpu.empty(4 * x.len())?;
         let (count, width) = (4 * x.len() as u32, w as u32);
-        let kernel = gpu.kernel("upsample")?;
-        let mut launch = kernel.builder();
-        launch.arg(&x.data).arg(&mut y).arg(&count).arg(&width);
-        // SAFETY: as above.
-        unsafe { launch.launch(each(4 * x.len())) }.map_err(Error::wrap)?;
+        launch!(gpu, "upsample", each(4 * x.len()), [&x.data, &mut y, &count, &width]);
         Ok((y, vec![b, c, 2 * h, 2 * w]))
     }
 
@@ -95,11 +87,7 @@ impl GpuLayer for Upsample {
         let x = &args[0];
         let mut gx = gpu.empty(x.len())?;
         let (count, width) = (x.len() as u32, x.dims[3] as u32);
-        let kernel = gpu.kernel("upsample_slope")?;
-        let mut launch = kernel.builder();
-        launch.arg(&grad.data).arg(&mut gx).arg(&count).arg(&width);
-        // SAFETY: as above.
-        unsafe { launch.launch(each(x.len())) }.map_err(Error::wrap)?;
+        launch!(gpu, "upsample_slope", each(x.len()), [&grad.data, &mut gx, &count, &width]);
         Ok(vec![Some(gx)])
     }
 }
@@ -141,13 +129,9 @@ impl GpuLayer for Embedding {
         let ids = storage.as_cuda_slice::<u32>()?.slice(start..end);
         let mut table = gpu.empty(rows * width)?;
         let (n, columns) = ((end - start) as i32, width as i32);
-        let kernel = gpu.kernel("embedding_slope")?;
-        let mut launch = kernel.builder();
-        launch.arg(&ids).arg(&grad.data).arg(&mut table).arg(&n).arg(&columns);
         let config =
             LaunchConfig { grid_dim: (rows as u32, 1, 1), block_dim: (1024, 1, 1), shared_mem_bytes: 0 };
-        // SAFETY: as above.
-        unsafe { launch.launch(config) }.map_err(Error::wrap)?;
+        launch!(gpu, "embedding_slope", config, [&ids, &grad.data, &mut table, &n, &columns]);
         Ok(vec![Some(table)])
     }
 }
@@ -163,11 +147,7 @@ fn turn(gpu: Gpu<'_>, x: &Arg<'_>, batch: usize, rows: usize, columns: usize) ->
         block_dim: (32, 8, 1),
         shared_mem_bytes: 0,
     };
-    let kernel = gpu.kernel("turn")?;
-    let mut launch = kernel.builder();
-    launch.arg(&x.data).arg(&mut y).arg(&r).arg(&c);
-    // SAFETY: as above.
-    unsafe { launch.launch(config) }.map_err(Error::wrap)?;
+    launch!(gpu, "turn", config, [&x.data, &mut y, &r, &c]);
     Ok(y)
 }
 

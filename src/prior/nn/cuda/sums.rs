@@ -1,7 +1,7 @@
 //! Sums over rows and planes, in one fixed order.
 
+use candle_core::Result;
 use candle_core::cuda_backend::cudarc::driver::{LaunchConfig, PushKernelArg};
-use candle_core::{Error, Result};
 
 use super::{Arg, Data, Gpu, warps};
 
@@ -22,11 +22,7 @@ pub(super) fn column_sums(gpu: Gpu<'_>, x: &Arg<'_>, rows: usize, columns: usize
     let chunks = rows.div_ceil(CHUNK);
     let mut partial = gpu.empty(chunks * columns)?;
     let (n, c, chunk) = (rows as i32, columns as i32, CHUNK as i32);
-    let kernel = gpu.kernel("column_sums")?;
-    let mut launch = kernel.builder();
-    launch.arg(&x.data).arg(&mut partial).arg(&n).arg(&c).arg(&chunk);
-    // SAFETY: the kernel's arguments, and memory of the sizes it is told.
-    unsafe { launch.launch(grid(columns, chunks)) }.map_err(Error::wrap)?;
+    launch!(gpu, "column_sums", grid(columns, chunks), [&x.data, &mut partial, &n, &c, &chunk]);
     if chunks == 1 { Ok(partial) } else { of_partial(gpu, &partial, chunks, columns) }
 }
 
@@ -34,11 +30,7 @@ pub(super) fn column_sums(gpu: Gpu<'_>, x: &Arg<'_>, rows: usize, columns: usize
 pub(super) fn of_partial(gpu: Gpu<'_>, partial: &Data, rows: usize, columns: usize) -> Result<Data> {
     let mut sums = gpu.empty(columns)?;
     let (n, c) = (rows as i32, columns as i32);
-    let kernel = gpu.kernel("column_sums")?;
-    let mut launch = kernel.builder();
-    launch.arg(partial).arg(&mut sums).arg(&n).arg(&c).arg(&n);
-    // SAFETY: as above.
-    unsafe { launch.launch(grid(columns, 1)) }.map_err(Error::wrap)?;
+    launch!(gpu, "column_sums", grid(columns, 1), [partial, &mut sums, &n, &c, &n]);
     Ok(sums)
 }
 
@@ -46,11 +38,7 @@ pub(super) fn of_partial(gpu: Gpu<'_>, partial: &Data, rows: usize, columns: usi
 pub(super) fn plane_sums(gpu: Gpu<'_>, x: &Arg<'_>, planes: usize) -> Result<Data> {
     let mut sums = gpu.empty(planes)?;
     let (n, pixels) = (planes as i32, (x.len() / planes) as i32);
-    let kernel = gpu.kernel("plane_sums")?;
-    let mut launch = kernel.builder();
-    launch.arg(&x.data).arg(&mut sums).arg(&n).arg(&pixels);
-    // SAFETY: as above.
-    unsafe { launch.launch(warps(planes)) }.map_err(Error::wrap)?;
+    launch!(gpu, "plane_sums", warps(planes), [&x.data, &mut sums, &n, &pixels]);
     Ok(sums)
 }
 
@@ -65,11 +53,7 @@ pub(super) fn channel_sums(gpu: Gpu<'_>, grad: &Arg<'_>) -> Result<Data> {
 /// Adds `b` [C] to `y` [.., C, pixels] in place.
 pub(super) fn add_bias(gpu: Gpu<'_>, y: &mut Data, b: &Arg<'_>, pixels: usize) -> Result<()> {
     let (count, channels, pixels) = (y.len() as u32, b.len() as u32, pixels as u32);
-    let kernel = gpu.kernel("add_bias")?;
     let config = super::each(y.len());
-    let mut launch = kernel.builder();
-    launch.arg(y).arg(&b.data).arg(&count).arg(&channels).arg(&pixels);
-    // SAFETY: as above.
-    unsafe { launch.launch(config) }.map_err(Error::wrap)?;
+    launch!(gpu, "add_bias", config, [y, &b.data, &count, &channels, &pixels]);
     Ok(())
 }
