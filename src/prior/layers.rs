@@ -1,8 +1,10 @@
 //! Layers with weights: thin structs over [`super::nn`]'s differentiable operations.
 
+use std::sync::Arc;
+
 use candle_core::Tensor;
 
-use super::nn::{self, Padding};
+use super::nn::{self, Kept, Padding};
 use super::weights::{Adapter, Init, Weights};
 use crate::error::Result;
 
@@ -11,6 +13,7 @@ pub struct Linear {
     weight: Tensor,
     bias: Option<Tensor>,
     adapters: Vec<Adapter>,
+    kept: Arc<Kept>,
 }
 
 impl Linear {
@@ -29,7 +32,7 @@ impl Linear {
     pub fn with_init(inputs: usize, outputs: usize, bias: bool, init: Init, w: &Weights) -> Result<Self> {
         let weight = w.get("weight", &[outputs, inputs], init)?;
         let bias = if bias { Some(w.get("bias", &[outputs], Init::Zeros)?) } else { None };
-        Ok(Self { weight, bias, adapters: w.adapters(inputs, outputs)? })
+        Ok(Self { weight, bias, adapters: w.adapters(inputs, outputs)?, kept: Arc::default() })
     }
 
     /// Applies the layer to the last dimension.
@@ -37,7 +40,7 @@ impl Linear {
     /// # Errors
     /// If shapes do not fit.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let mut y = nn::linear(x, &self.weight, self.bias.as_ref())?;
+        let mut y = nn::linear_kept(x, &self.weight, self.bias.as_ref(), &self.kept)?;
         for a in &self.adapters {
             let low = nn::linear(x, &a.down, None)?;
             y = (y + (nn::linear(&low, &a.up, None)? * a.scale)?)?;
@@ -52,6 +55,7 @@ pub struct Conv2d {
     bias: Option<Tensor>,
     stride: usize,
     padding: Padding,
+    kept: Arc<Kept>,
 }
 
 impl Conv2d {
@@ -78,7 +82,7 @@ impl Conv2d {
     ) -> Result<Self> {
         let weight = w.get("weight", &[outputs, inputs, k, k], init)?;
         let bias = Some(w.get("bias", &[outputs], Init::Zeros)?);
-        Ok(Self { weight, bias, stride, padding })
+        Ok(Self { weight, bias, stride, padding, kept: Arc::default() })
     }
 
     /// Kernel 3×3, symmetric padding, without a bias.
@@ -87,7 +91,7 @@ impl Conv2d {
     /// If a tensor cannot be made.
     pub fn plain3x3(inputs: usize, outputs: usize, stride: usize, w: &Weights) -> Result<Self> {
         let weight = w.get("weight", &[outputs, inputs, 3, 3], Init::Uniform(inputs * 9))?;
-        Ok(Self { weight, bias: None, stride, padding: Padding::Same(1) })
+        Ok(Self { weight, bias: None, stride, padding: Padding::Same(1), kept: Arc::default() })
     }
 
     /// `[B, in, H, W]` to `[B, out, H′, W′]`.
@@ -95,7 +99,8 @@ impl Conv2d {
     /// # Errors
     /// If shapes do not fit.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        Ok(nn::conv2d(x, &self.weight, self.bias.as_ref(), self.stride, self.padding)?)
+        let bias = self.bias.as_ref();
+        Ok(nn::conv2d_kept(x, &self.weight, bias, self.stride, self.padding, &self.kept)?)
     }
 }
 

@@ -69,8 +69,8 @@ mod x86 {
     //! Only to be used inside of functions compiled for the instruction set: [`super::multiversion`].
 
     use std::arch::x86_64::{
-        __m256, __m512, _mm256_add_ps, _mm256_i32gather_ps, _mm256_loadu_ps, _mm256_loadu_si256,
-        _mm256_max_ps, _mm256_mul_ps, _mm256_set1_ps, _mm256_storeu_ps, _mm512_add_epi32, _mm512_add_ps,
+        __m256, __m512, _mm_castsi128_ps, _mm_set_epi64x, _mm256_add_ps, _mm256_loadu_ps, _mm256_loadu_si256,
+        _mm256_max_ps, _mm256_mul_ps, _mm256_set_m128, _mm256_set1_ps, _mm256_shuffle_ps, _mm256_storeu_ps, _mm512_add_epi32, _mm512_add_ps,
         _mm512_castpd_ps, _mm512_i32gather_pd, _mm512_loadu_ps, _mm512_max_ps, _mm512_mul_ps,
         _mm512_permutex2var_ps, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setr_epi32, _mm512_storeu_ps,
     };
@@ -167,13 +167,17 @@ mod x86 {
         #[inline(always)]
         unsafe fn gather(table: &[[f32; 2]], index: &[u32; LANES]) -> [Self; 2] {
             unsafe {
-                let low = _mm256_loadu_si256(index.as_ptr().cast());
-                let high = _mm256_loadu_si256(index.as_ptr().add(8).cast());
-                let first = table.as_ptr().cast::<f32>();
-                let gather = |from: *const f32| {
-                    Self(_mm256_i32gather_ps::<8>(from, low), _mm256_i32gather_ps::<8>(from, high))
+                // Eight loads of both features: the gather instruction takes longer on most processors.
+                let first = table.as_ptr().cast::<i64>();
+                let entry = |i: usize| first.add(index[i] as usize).read_unaligned();
+                let pair = |i: usize| _mm_castsi128_ps(_mm_set_epi64x(entry(i + 1), entry(i)));
+                let eight = |i: usize| {
+                    let ac = _mm256_set_m128(pair(i + 4), pair(i));
+                    let bd = _mm256_set_m128(pair(i + 6), pair(i + 2));
+                    [_mm256_shuffle_ps::<0b10_00_10_00>(ac, bd), _mm256_shuffle_ps::<0b11_01_11_01>(ac, bd)]
                 };
-                [gather(first), gather(first.add(1))]
+                let ([f, g], [f_high, g_high]) = (eight(0), eight(8));
+                [Self(f, f_high), Self(g, g_high)]
             }
         }
     }

@@ -1,10 +1,14 @@
 //! Two-dimensional convolution: forward and input gradient (one kernel), weight gradient in
 //! [`super::conv_weight`].
 
+use std::sync::Arc;
+
 use candle_core::{Result, Tensor, bail};
 use rayon::prelude::*;
 
 use super::conv_weight::weight_gradient;
+use super::gemm::{Mat, pack, packed_len, product_to, serial};
+use super::kept::Kept;
 use super::plan::{Plan, Shape, Unit};
 use super::real::{Real, Shared, uninit, zeroed};
 use super::tape::{self, Arg, Layer};
@@ -36,6 +40,31 @@ impl Padding {
 /// # Errors
 /// When shapes, dtypes or devices do not fit together.
 pub fn conv2d(x: &Tensor, w: &Tensor, b: Option<&Tensor>, stride: usize, padding: Padding) -> Result<Tensor> {
+    convolve(x, w, b, (stride, padding), None)
+}
+
+/// As [`conv2d`], keeping what its kernels make of `w`, if that is no variable, for the next call.
+///
+/// # Errors
+/// As for [`conv2d`].
+pub fn conv2d_kept(
+    x: &Tensor,
+    w: &Tensor,
+    b: Option<&Tensor>,
+    stride: usize,
+    padding: Padding,
+    kept: &Arc<Kept>,
+) -> Result<Tensor> {
+    convolve(x, w, b, (stride, padding), Kept::of(kept, w))
+}
+
+fn convolve(
+    x: &Tensor,
+    w: &Tensor,
+    b: Option<&Tensor>,
+    (stride, padding): (usize, Padding),
+    kept: Option<Arc<Kept>>,
+) -> Result<Tensor> {
     let (_, ci, h, width) = x.dims4()?;
     let (co, wi, k, k2) = w.dims4()?;
     let (before, after) = padding.sides();
@@ -52,13 +81,14 @@ pub fn conv2d(x: &Tensor, w: &Tensor, b: Option<&Tensor>, stride: usize, padding
     if !tape::on_cpu(&args) || before.max(after) >= k {
         return super::elsewhere::conv2d(x, w, b, stride, padding);
     }
-    tape::apply(Conv { stride, before, after }, &args)
+    tape::apply(Conv { stride, before, after, kept }, &args)
 }
 
 struct Conv {
     stride: usize,
     before: usize,
     after: usize,
+    kept: Option<Arc<Kept>>,
 }
 
 impl Conv {
@@ -74,6 +104,15 @@ impl Conv {
             kernel: w.dims[2],
             stride: self.stride,
         }
+    }
+
+    fn kept(&self, backward: bool) -> Option<(&Kept, bool)> {
+        self.kept.as_deref().map(|kept| (kept, backward))
+    }
+
+    /// A product of matrices.
+    fn pointwise(&self, taps: usize) -> bool {
+        (taps, self.stride, self.before, self.after) == (1, 1, 0, 0)
     }
 
     /// The input gradient is the stride-1 convolution of the output gradient (spread out by the stride)
@@ -106,7 +145,11 @@ impl Layer for Conv {
         let filters =
             Filters { outputs: co, inputs: ci, taps, at: |o, i, t| w.data[(o * ci + i) * taps + t] };
         let bias = args.get(2).map(|b| b.data);
-        let out = correlate(&plan, x.data, &filters, bias);
+        if self.pointwise(taps) {
+            let out = pointwise(x, (co, ci), Mat::new(w.data, ci), bias);
+            return Ok((out, vec![x.dims[0], co, x.dims[2], x.dims[3]]));
+        }
+        let out = correlate(&plan, x.data, &filters, bias, self.kept(false));
         Ok((out, vec![x.dims[0], co, plan.out[0], plan.out[1]]))
     }
 
@@ -120,9 +163,14 @@ impl Layer for Conv {
         let (x, w) = (&args[0], &args[1]);
         let (co, ci, taps) = (w.dims[0], w.dims[1], w.dims[2] * w.dims[3]);
         let gx = needs[0].then(|| {
+            if self.pointwise(taps) {
+                let dims = [x.dims[0], co, x.dims[2], x.dims[3]];
+                return pointwise(&Arg { data: grad, dims: &dims }, (ci, co), Mat::new(w.data, ci).t(), None);
+            }
             let plan = Plan::new::<T>(self.transposed(x, w));
             let at = |i, o, t| w.data[(o * ci + i) * taps + taps - 1 - t];
-            correlate(&plan, grad, &Filters { outputs: ci, inputs: co, taps, at }, None)
+            let filters = Filters { outputs: ci, inputs: co, taps, at };
+            correlate(&plan, grad, &filters, None, self.kept(true))
         });
         let gw = needs[1].then(|| weight_gradient(&Plan::new::<T>(self.shape(x, w)), x.data, grad, co));
         let mut grads = vec![gx, gw];
@@ -131,6 +179,39 @@ impl Layer for Conv {
         }
         Ok(grads)
     }
+}
+
+/// A convolution with one tap: `w[outputs x inputs]` times each picture, `[batch, outputs, H, W]`.
+fn pointwise<T: Real>(
+    x: &Arg<T>,
+    (outputs, inputs): (usize, usize),
+    w: Mat<'_, T>,
+    bias: Option<&[T]>,
+) -> Vec<T> {
+    let (batch, pixels) = (x.dims[0], x.dims[2] * x.dims[3]);
+    let mut result = vec![T::ZERO; batch * outputs * pixels];
+    let shape = (outputs, pixels, inputs);
+    let picture = |n: usize| Mat::new(&x.data[n * inputs * pixels..][..inputs * pixels], pixels);
+    let shift = |(n, to): (usize, &mut [T])| {
+        if let Some(bias) = bias {
+            to.iter_mut().for_each(|v| *v += bias[n % outputs]);
+        }
+    };
+    if batch >= rayon::current_num_threads() {
+        result.par_chunks_exact_mut((outputs * pixels).max(1)).enumerate().for_each(|(n, to)| {
+            T::with_scratch(|[panels, ..]| {
+                let b = pack(picture(n), inputs, pixels, uninit(panels, packed_len::<T>(inputs, pixels)));
+                serial(shape, w, Ok(&b), to, pixels);
+            });
+            to.chunks_exact_mut(pixels).enumerate().for_each(shift);
+        });
+    } else {
+        for (n, to) in result.chunks_exact_mut((outputs * pixels).max(1)).enumerate() {
+            product_to(shape, w, picture(n), Shared::new(to));
+            to.par_chunks_exact_mut(pixels).enumerate().for_each(shift);
+        }
+    }
+    result
 }
 
 /// Filters by (output, input, tap), which the tile reads as blocks [inputs][taps][MR] of MR outputs.
@@ -171,13 +252,21 @@ impl<F> Filters<F> {
     }
 }
 
-/// The convolution of `source` as laid out by `plan`: [batch, outputs, Ho, Wo].
-fn correlate<T: Real, F>(plan: &Plan, source: &[T], filters: &Filters<F>, bias: Option<&[T]>) -> Vec<T>
+/// The convolution of `source` as laid out by `plan`: [batch, outputs, Ho, Wo]. `kept`: where the filters' other
+/// form may stay, and for which direction.
+fn correlate<T: Real, F>(
+    plan: &Plan,
+    source: &[T],
+    filters: &Filters<F>,
+    bias: Option<&[T]>,
+    kept: Option<(&Kept, bool)>,
+) -> Vec<T>
 where
     F: Fn(usize, usize, usize) -> T + Sync,
 {
-    if winograd::pays(&plan.shape, filters.outputs) {
-        return winograd::correlate(plan.shape, source, filters, bias);
+    if winograd::pays(&plan.shape, filters.outputs, kept.is_some()) {
+        let lifted = kept.map(|(kept, backward)| kept.get(backward, || winograd::lift_all(filters)));
+        return winograd::correlate(plan.shape, source, filters, lifted, bias);
     }
     let [ho, wo] = plan.out;
     let mut result = vec![T::ZERO; plan.shape.batch * filters.outputs * ho * wo];

@@ -43,8 +43,8 @@ const K_BLOCK: usize = 256;
 
 /// Column panels of a right matrix, [n/NR][k][NR], zero beyond the last column.
 pub(crate) struct Packed<'a, T> {
-    panels: &'a [T],
-    k: usize,
+    pub(crate) panels: &'a [T],
+    pub(crate) k: usize,
 }
 
 /// Elements that [`pack`] needs for a k x n matrix.
@@ -158,16 +158,42 @@ pub(crate) fn serial<T: Real>(
 /// `a[m x k] b[k x n]`, row-major, on all threads; the same bytes for any number of them.
 pub(crate) fn product<T: Real>((m, n, k): (usize, usize, usize), a: Mat<'_, T>, b: Mat<'_, T>) -> Vec<T> {
     let mut c = vec![T::ZERO; m * n];
-    if m * n * k == 0 {
-        return c;
-    }
-    let out = Shared::new(&mut c);
-    if packing_pays::<T>(m, b) && n * k > LARGE {
-        by_panels((m, n, k), a, b, out);
-    } else {
-        by_blocks((m, n, k), a, b, out);
+    product_to((m, n, k), a, b, Shared::new(&mut c));
+    c
+}
+
+/// As [`product`], with `b` packed before.
+pub(crate) fn product_packed<T: Real>(
+    (m, n, k): (usize, usize, usize),
+    a: Mat<'_, T>,
+    b: &Packed<'_, T>,
+) -> Vec<T> {
+    let mut c = vec![T::ZERO; m * n];
+    if m * n * k > 0 {
+        by_blocks((m, n, k), a, Ok(b), Shared::new(&mut c));
     }
     c
+}
+
+/// As [`product`], into zeros.
+pub(crate) fn product_to<T: Real>(
+    (m, n, k): (usize, usize, usize),
+    a: Mat<'_, T>,
+    b: Mat<'_, T>,
+    out: Shared<T>,
+) {
+    if m * n * k == 0 {
+        return;
+    }
+    if !packing_pays::<T>(m, b) {
+        by_blocks((m, n, k), a, Err(b), out);
+    } else if n * k > LARGE {
+        by_panels((m, n, k), a, b, out);
+    } else {
+        let mut buffer = Vec::new();
+        let packed = pack_all(b, k, n, zeroed(&mut buffer, packed_len::<T>(k, n)));
+        by_blocks((m, n, k), a, Ok(&packed), out);
+    }
 }
 
 /// Whether `m` rows make up for packing the right matrix. One that could be read in place has its rows so far
@@ -179,6 +205,16 @@ fn packing_pays<T: Real>(m: usize, b: Mat<'_, T>) -> bool {
 /// Elements of a right matrix that is not packed as a whole: its panels would be fresh pages every time,
 /// and clearing those takes longer than packing.
 const LARGE: usize = 1 << 20;
+
+/// [`pack`] on all threads.
+pub(crate) fn pack_all<'a, T: Real>(b: Mat<'_, T>, k: usize, n: usize, panels: &'a mut [T]) -> Packed<'a, T> {
+    let nr = gemm_tile::<T>().1;
+    panels
+        .par_chunks_exact_mut(k * nr)
+        .enumerate()
+        .for_each(|(p, panel)| pack_panel(b, k, p * nr, nr.min(n - p * nr), panel));
+    Packed { panels, k }
+}
 
 /// A large right matrix, such as the weights of a wide layer: a task packs one panel of columns
 /// in the cache and uses it for all rows.
@@ -199,30 +235,28 @@ fn by_panels<T: Real>((m, n, k): (usize, usize, usize), a: Mat<'_, T>, b: Mat<'_
     });
 }
 
-/// Blocks of rows and columns, a right matrix that is not read in place packed before.
-fn by_blocks<T: Real>((m, n, k): (usize, usize, usize), a: Mat<'_, T>, b: Mat<'_, T>, out: Shared<T>) {
-    let nr = gemm_tile::<T>().1;
-    let mut buffer = Vec::new();
-    let packed = if !packing_pays(m, b) {
-        None
-    } else {
-        let panels = zeroed(&mut buffer, packed_len::<T>(k, n));
-        panels
-            .par_chunks_exact_mut(k * nr)
-            .enumerate()
-            .for_each(|(p, panel)| pack_panel(b, k, p * nr, nr.min(n - p * nr), panel));
-        Some(Packed { panels, k })
-    };
+/// Blocks of rows and columns; a right matrix that was not packed is read in place.
+fn by_blocks<T: Real>(
+    (m, n, k): (usize, usize, usize),
+    a: Mat<'_, T>,
+    b: Result<&Packed<'_, T>, Mat<'_, T>>,
+    out: Shared<T>,
+) {
     let (rows, cols) = task_shape::<T>(m, n);
     let (row_tasks, col_tasks) = (m.div_ceil(rows), n.div_ceil(cols));
     (0..row_tasks * col_tasks).into_par_iter().for_each(|task| {
         let (i0, j0) = (task / col_tasks * rows, task % col_tasks * cols);
         let (rows, cols) = (rows.min(m - i0), cols.min(n - j0));
+        let part = b.map(|p| Packed { panels: &p.panels[j0 * k..], k });
+        let part = part.as_ref().map_err(|b| Mat { data: &b.data[j0 * b.col..], ..*b });
+        if cols == n {
+            // SAFETY: tasks own disjoint rows.
+            let rows_out = unsafe { out.slice(i0 * n, rows * n) };
+            return serial((rows, n, k), a.rows_from(i0), part, rows_out, n);
+        }
         // A task's block has gaps between its rows, so it is computed apart and copied row by row.
         let mut block = vec![T::ZERO; rows * cols];
-        let part = packed.as_ref().map(|p| Packed { panels: &p.panels[j0 * k..], k });
-        let b = part.as_ref().ok_or(Mat { data: &b.data[j0 * b.col..], ..b });
-        serial((rows, cols, k), a.rows_from(i0), b, &mut block, cols);
+        serial((rows, cols, k), a.rows_from(i0), part, &mut block, cols);
         for (i, row) in block.chunks_exact(cols).enumerate() {
             // SAFETY: tasks own disjoint blocks of rows and columns.
             unsafe { out.slice((i0 + i) * n + j0, cols) }.copy_from_slice(row);
@@ -234,6 +268,9 @@ fn by_blocks<T: Real>((m, n, k): (usize, usize, usize), a: Mat<'_, T>, b: Mat<'_
 /// gives the same bytes, since an element's sum is never split.
 fn task_shape<T: Real>(m: usize, n: usize) -> (usize, usize) {
     let (mr, nr) = gemm_tile::<T>();
+    if rayon::current_num_threads() == 1 {
+        return (m.min(64 * mr), n);
+    }
     let tasks = 4 * rayon::current_num_threads();
     let rows = m.div_ceil(tasks).next_multiple_of(mr).clamp(4 * mr, 64 * mr);
     let left = tasks.div_ceil(m.div_ceil(rows));

@@ -47,7 +47,7 @@ fn detect() -> Isa {
     Isa::Baseline
 }
 
-/// A register of `LANES` elements and the four operations that the tiles need.
+/// A register of `LANES` elements and the operations that the tiles need.
 pub(crate) trait Simd: Copy + 'static {
     /// The element.
     type T: Real;
@@ -75,6 +75,16 @@ pub(crate) trait Simd: Copy + 'static {
     /// # Safety
     /// The instruction set must be available.
     unsafe fn fma(a: Self::V, b: Self::V, c: Self::V) -> Self::V;
+    /// `a + b`.
+    ///
+    /// # Safety
+    /// The instruction set must be available.
+    unsafe fn add(a: Self::V, b: Self::V) -> Self::V;
+    /// `a - b`.
+    ///
+    /// # Safety
+    /// The instruction set must be available.
+    unsafe fn sub(a: Self::V, b: Self::V) -> Self::V;
 }
 
 /// Registers as plain arrays: the compiler uses what the target has.
@@ -103,6 +113,14 @@ impl<T: Real> Simd for Plain<T> {
     unsafe fn fma(a: [T; 4], b: [T; 4], c: [T; 4]) -> [T; 4] {
         [a[0] * b[0] + c[0], a[1] * b[1] + c[1], a[2] * b[2] + c[2], a[3] * b[3] + c[3]]
     }
+    #[inline(always)]
+    unsafe fn add(a: [T; 4], b: [T; 4]) -> [T; 4] {
+        [a[0] + b[0], a[1] + b[1], a[2] + b[2], a[3] + b[3]]
+    }
+    #[inline(always)]
+    unsafe fn sub(a: [T; 4], b: [T; 4]) -> [T; 4] {
+        [a[0] - b[0], a[1] - b[1], a[2] - b[2], a[3] - b[3]]
+    }
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -112,7 +130,7 @@ mod x86 {
     use super::Simd;
 
     macro_rules! registers {
-        ($name:ident, $t:ty, $v:ty, $lanes:literal, $load:ident, $store:ident, $splat:ident, $fma:ident) => {
+        ($name:ident, $t:ty, $v:ty, $lanes:literal, $load:ident, $store:ident, $splat:ident, $fma:ident, $add:ident, $sub:ident) => {
             /// One x86 register type.
             #[derive(Clone, Copy)]
             pub(crate) struct $name;
@@ -140,6 +158,16 @@ mod x86 {
                     // SAFETY: the trait's contract.
                     unsafe { $fma(a, b, c) }
                 }
+                #[inline(always)]
+                unsafe fn add(a: $v, b: $v) -> $v {
+                    // SAFETY: the trait's contract.
+                    unsafe { $add(a, b) }
+                }
+                #[inline(always)]
+                unsafe fn sub(a: $v, b: $v) -> $v {
+                    // SAFETY: the trait's contract.
+                    unsafe { $sub(a, b) }
+                }
             }
         };
     }
@@ -151,7 +179,9 @@ mod x86 {
         _mm512_loadu_ps,
         _mm512_storeu_ps,
         _mm512_set1_ps,
-        _mm512_fmadd_ps
+        _mm512_fmadd_ps,
+        _mm512_add_ps,
+        _mm512_sub_ps
     );
     registers!(
         Avx512F64,
@@ -161,10 +191,34 @@ mod x86 {
         _mm512_loadu_pd,
         _mm512_storeu_pd,
         _mm512_set1_pd,
-        _mm512_fmadd_pd
+        _mm512_fmadd_pd,
+        _mm512_add_pd,
+        _mm512_sub_pd
     );
-    registers!(Avx2F32, f32, __m256, 8, _mm256_loadu_ps, _mm256_storeu_ps, _mm256_set1_ps, _mm256_fmadd_ps);
-    registers!(Avx2F64, f64, __m256d, 4, _mm256_loadu_pd, _mm256_storeu_pd, _mm256_set1_pd, _mm256_fmadd_pd);
+    registers!(
+        Avx2F32,
+        f32,
+        __m256,
+        8,
+        _mm256_loadu_ps,
+        _mm256_storeu_ps,
+        _mm256_set1_ps,
+        _mm256_fmadd_ps,
+        _mm256_add_ps,
+        _mm256_sub_ps
+    );
+    registers!(
+        Avx2F64,
+        f64,
+        __m256d,
+        4,
+        _mm256_loadu_pd,
+        _mm256_storeu_pd,
+        _mm256_set1_pd,
+        _mm256_fmadd_pd,
+        _mm256_add_pd,
+        _mm256_sub_pd
+    );
 }
 #[cfg(target_arch = "x86_64")]
 pub(crate) use x86::{Avx2F32, Avx2F64, Avx512F32, Avx512F64};

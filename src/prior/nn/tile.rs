@@ -31,7 +31,7 @@ pub(crate) struct Terms<'a, T> {
 pub(crate) fn conv_tile<T: Real>() -> (usize, usize) {
     match isa() {
         Isa::Avx512 => (8, 3 * T::Wide::LANES),
-        Isa::Avx2 => (4, 3 * T::Half::LANES),
+        Isa::Avx2 => (6, 2 * T::Half::LANES),
         Isa::Baseline => (4, 2 * T::Base::LANES),
     }
 }
@@ -87,6 +87,90 @@ pub(crate) unsafe fn gemm<T: Real>(terms: Terms<'_, T>, c: *mut T, c_row: usize,
     }
 }
 
+/// As [`gemm`] for whole columns; the sums are added to `c` if `add`, and overwrite it otherwise.
+///
+/// # Safety
+/// As for [`gemm`].
+#[inline]
+pub(crate) unsafe fn gemm_to<T: Real>(terms: Terms<'_, T>, c: *mut T, c_row: usize, rows: usize, add: bool) {
+    // SAFETY: the caller's promise; isa() has checked the instruction set.
+    unsafe {
+        match (isa(), add) {
+            (_, true) => gemm(terms, c, c_row, rows, false),
+            #[cfg(target_arch = "x86_64")]
+            (Isa::Avx512, _) => x86::first_wide::<T>(terms, c, c_row, rows),
+            #[cfg(target_arch = "x86_64")]
+            (Isa::Avx2, _) => x86::first_half::<T>(terms, c, c_row, rows),
+            _ => tile::<T::Base, 4, 2, false>(terms, c, c_row, rows),
+        }
+    }
+}
+
+/// Steps of [`outer`] that follow each other without a jump.
+const UNROLL: usize = 4;
+
+/// The tile of a matrix product whose terms lie side by side in both operands, as packed ones do. Apart from [`tile`],
+/// since its loop over offsets costs as much as the arithmetic when there is one.
+#[inline(always)]
+unsafe fn outer<S: Simd, const MR: usize, const NV: usize, const ADD: bool>(
+    terms: Terms<'_, S::T>,
+    c: *mut S::T,
+    c_row: usize,
+    rows: usize,
+) {
+    // SAFETY: all addresses are those that the caller promised; missing rows repeat the last one.
+    unsafe {
+        let mut acc = [[S::splat(S::T::ZERO); NV]; MR];
+        let mut a = [terms.a; MR];
+        for (i, a) in a.iter_mut().enumerate() {
+            *a = terms.a.add(i.min(rows - 1) * terms.a_row);
+        }
+        let mut b = terms.b;
+        let mut k = 0;
+        while k + UNROLL <= terms.steps {
+            for _ in 0..UNROLL {
+                step::<S, MR, NV>(&mut acc, &a, k, b);
+                b = b.add(NV * S::LANES);
+                k += 1;
+            }
+        }
+        while k < terms.steps {
+            step::<S, MR, NV>(&mut acc, &a, k, b);
+            b = b.add(NV * S::LANES);
+            k += 1;
+        }
+        for (i, acc) in acc.iter().enumerate().take(rows) {
+            for (j, &v) in acc.iter().enumerate() {
+                let p = c.add(i * c_row + j * S::LANES);
+                S::store(p, if ADD { S::add(S::load(p), v) } else { v });
+            }
+        }
+    }
+}
+
+/// One term of [`outer`].
+#[inline(always)]
+unsafe fn step<S: Simd, const MR: usize, const NV: usize>(
+    acc: &mut [[S::V; NV]; MR],
+    a: &[*const S::T; MR],
+    k: usize,
+    b: *const S::T,
+) {
+    // SAFETY: as in [`outer`].
+    unsafe {
+        let mut bv = [S::splat(S::T::ZERO); NV];
+        for (j, v) in bv.iter_mut().enumerate() {
+            *v = S::load(b.add(j * S::LANES));
+        }
+        for (acc, a) in acc.iter_mut().zip(a) {
+            let av = S::splat(*a.add(k));
+            for (acc, &bv) in acc.iter_mut().zip(&bv) {
+                *acc = S::fma(av, bv, *acc);
+            }
+        }
+    }
+}
+
 /// The tile itself; `ADD` adds to `c` instead of overwriting it.
 #[inline(always)]
 unsafe fn tile<S: Simd, const MR: usize, const NV: usize, const ADD: bool>(
@@ -130,21 +214,30 @@ unsafe fn tile<S: Simd, const MR: usize, const NV: usize, const ADD: bool>(
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
-    use super::{Real, Terms, tile};
+    use super::{Real, Terms, outer, tile};
+    use crate::prior::nn::simd::Simd;
 
     macro_rules! entry {
-        ($name:ident, $features:literal, $set:ident, $mr:literal, $nv:literal) => {
+        ($name:ident, $features:literal, $set:ident, $mr:literal, $nv:literal, $add:literal) => {
             #[target_feature(enable = $features)]
             pub(super) unsafe fn $name<T: Real>(terms: Terms<'_, T>, c: *mut T, c_row: usize, rows: usize) {
                 // SAFETY: the caller's promise.
-                unsafe { tile::<T::$set, $mr, $nv, true>(terms, c, c_row, rows) }
+                unsafe {
+                    if terms.a_term == 1 && terms.b_step == $nv * T::$set::LANES {
+                        outer::<T::$set, $mr, $nv, $add>(terms, c, c_row, rows);
+                    } else {
+                        tile::<T::$set, $mr, $nv, $add>(terms, c, c_row, rows);
+                    }
+                }
             }
         };
     }
-    entry!(gemm_wide, "avx512f,avx512vl,avx512dq,avx512bw,avx2,fma", Wide, 8, 2);
-    entry!(gemm_wide_narrow, "avx512f,avx512vl,avx512dq,avx512bw,avx2,fma", Wide, 8, 1);
-    entry!(gemm_half, "avx2,fma", Half, 6, 2);
-    entry!(gemm_half_narrow, "avx2,fma", Half, 6, 1);
+    entry!(gemm_wide, "avx512f,avx512vl,avx512dq,avx512bw,avx2,fma", Wide, 8, 2, true);
+    entry!(gemm_wide_narrow, "avx512f,avx512vl,avx512dq,avx512bw,avx2,fma", Wide, 8, 1, true);
+    entry!(gemm_half, "avx2,fma", Half, 6, 2, true);
+    entry!(first_wide, "avx512f,avx512vl,avx512dq,avx512bw,avx2,fma", Wide, 8, 2, false);
+    entry!(first_half, "avx2,fma", Half, 6, 2, false);
+    entry!(gemm_half_narrow, "avx2,fma", Half, 6, 1, true);
 
     #[target_feature(enable = "avx512f,avx512vl,avx512dq,avx512bw,avx2,fma")]
     pub(super) unsafe fn conv_wide<T: Real>(mut terms: Terms<'_, T>, c: *mut T, c_row: usize) {
@@ -156,8 +249,8 @@ mod x86 {
 
     #[target_feature(enable = "avx2,fma")]
     pub(super) unsafe fn conv_half<T: Real>(mut terms: Terms<'_, T>, c: *mut T, c_row: usize) {
-        (terms.a_row, terms.a_term) = (1, 4);
+        (terms.a_row, terms.a_term) = (1, 6);
         // SAFETY: the caller's promise.
-        unsafe { tile::<T::Half, 4, 3, false>(terms, c, c_row, 4) }
+        unsafe { tile::<T::Half, 6, 2, false>(terms, c, c_row, 6) }
     }
 }

@@ -1,7 +1,9 @@
-use candle_core::Tensor;
+use std::sync::Arc;
+
+use candle_core::{Tensor, Var};
 
 use super::*;
-use crate::prior::nn::{Padding, conv2d, fallback, winograd};
+use crate::prior::nn::{Kept, Padding, conv2d, conv2d_kept, fallback, winograd};
 
 /// (input, output channels, kernel, stride, padding): vectors' tails, channel tails, several images
 /// side by side, bands of rows, both strides, the asymmetric padding.
@@ -110,13 +112,17 @@ fn conv_rejects_what_does_not_fit() {
     assert!(conv2d(&x, &w, None, 0, Padding::Same(1)).is_err());
 }
 
-/// Shapes that go by Winograd's way both forward and back: odd sizes, several images in a run of tiles,
-/// channels that fill no register tile, no padding.
-const WINOGRAD: [([usize; 4], usize, usize, usize, Padding); 4] = [
+/// Shapes that go by Winograd's way both forward and back: odd sizes, several pictures in a task, pictures cut in
+/// both directions, channels that fill no register, no padding, and more filters than tiles (transformed by panels,
+/// sums longer than a block).
+const WINOGRAD: [([usize; 4], usize, usize, usize, Padding); 7] = [
     ([2, 65, 31, 29], 70, 3, 1, Padding::Same(1)),
     ([1, 66, 33, 40], 64, 3, 1, Padding::Same(0)),
     ([9, 64, 3, 27], 67, 3, 1, Padding::Same(1)),
-    ([16, 64, 1, 33], 64, 3, 1, Padding::Same(1)),
+    ([16, 25, 4, 3], 33, 3, 1, Padding::Same(1)),
+    ([1, 24, 3, 301], 24, 3, 1, Padding::Same(2)),
+    ([3, 390, 5, 6], 210, 3, 1, Padding::Same(1)),
+    ([6, 24, 4, 4], 90, 3, 1, Padding::BottomRight),
 ];
 
 #[test]
@@ -135,11 +141,63 @@ fn winograd_agrees_with_candle_and_differences_at_any_thread_count() {
             kernel: 3,
             stride,
         };
-        assert!(winograd::pays(&shape(ci), co) && winograd::pays(&shape(co), ci), "{case:?}");
+        assert!(winograd::pays(&shape(ci), co, false) && winograd::pays(&shape(co), ci, false), "{case:?}");
         let ours = |a: &[Tensor]| conv2d(&a[0], &a[1], Some(&a[2]), stride, padding);
         let stock = |a: &[Tensor]| candle_conv2d(a, stride, padding);
+        // Sums of up to 3,500 terms of size one in f32.
         check_same(&ours, &stock, &inputs(case), 2e-5);
-        check_gradients(&ours, &inputs(case));
+        if ci * co < 10_000 {
+            check_gradients(&ours, &inputs(case));
+        }
         check_threads(&ours, &inputs(case));
     }
+}
+
+/// One tap without padding is a product of matrices, by pictures or, of few pictures, by blocks.
+#[test]
+fn pointwise_convolutions_agree_with_candle_and_differences_at_any_thread_count() {
+    for case in [
+        ([1, 37, 9, 11], 65, 1, 1, Padding::Same(0)),
+        ([3, 300, 5, 4], 31, 1, 1, Padding::Same(0)),
+        ([5, 3, 1, 1], 40, 1, 1, Padding::Same(0)),
+    ] {
+        let ours = |a: &[Tensor]| conv2d(&a[0], &a[1], Some(&a[2]), 1, Padding::Same(0));
+        check_same(&ours, &|a| candle_conv2d(a, 1, Padding::Same(0)), &inputs(&case), 1e-5);
+        check_gradients(&ours, &inputs(&case));
+        check_threads(&ours, &inputs(&case));
+    }
+}
+
+/// What is kept of frozen weights gives what the weights give, both ways, the first time and later.
+#[test]
+fn kept_filters_give_the_same_result_and_gradient() {
+    for case in [&WINOGRAD[0], &WINOGRAD[3], &([1, 64, 4, 4], 70, 3, 1, Padding::Same(1)), &CASES[0]] {
+        let (_, _, _, stride, padding) = *case;
+        let kept = Arc::new(Kept::default());
+        for seed in [1, 5] {
+            let mut a = inputs(case);
+            a[0] = (&a[0] * f64::from(seed)).unwrap();
+            let x = Var::from_tensor(&a[0]).unwrap();
+            let plain = conv2d(x.as_tensor(), &a[1], Some(&a[2]), stride, padding).unwrap();
+            let ours = conv2d_kept(x.as_tensor(), &a[1], Some(&a[2]), stride, padding, &kept).unwrap();
+            assert!(difference(&ours, &plain) < 1e-11, "{case:?}");
+            let by = |y: &Tensor| {
+                let weights = normal(9, y.dims());
+                (y * weights).unwrap().backward().unwrap().get(x.as_tensor()).unwrap().clone()
+            };
+            assert!(difference(&by(&ours), &by(&plain)) < 1e-11, "{case:?}: gradient");
+        }
+    }
+}
+
+/// Training changes variables in place: nothing of them may stay.
+#[test]
+fn nothing_is_kept_of_a_variable() {
+    let (x, first, second) = (normal(0, &[2, 64, 8, 8]), normal(1, &[64, 64, 3, 3]), normal(2, &[64, 64, 3, 3]));
+    let (w, kept) = (Var::from_tensor(&first).unwrap(), Arc::new(Kept::default()));
+    let run = || conv2d_kept(&x, w.as_tensor(), None, 1, Padding::Same(1), &kept).unwrap();
+    let before = run();
+    w.set(&second).unwrap();
+    let want = conv2d(&x, &second, None, 1, Padding::Same(1)).unwrap();
+    assert!(difference(&run(), &want) < 1e-11 && difference(&before, &want) > 0.1);
 }

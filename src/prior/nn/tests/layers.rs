@@ -1,4 +1,6 @@
-use candle_core::{DType, Device, Tensor};
+use std::sync::Arc;
+
+use candle_core::{DType, Device, Tensor, Var};
 
 use super::*;
 use crate::prior::nn::{self, fallback};
@@ -111,6 +113,24 @@ fn cases() -> Vec<Case> {
             |a| a[0].index_select(&ids().flatten_all()?, 0)?.reshape((2, 3, 6)),
         ),
     ]
+}
+
+/// As for convolutions: what is kept of a frozen weight changes nothing, and nothing is kept of a variable.
+#[test]
+fn kept_weights_give_the_same_result_and_gradient() {
+    let (w, b, kept) = (normal(1, &[37, 29]), normal(2, &[37]), Arc::new(nn::Kept::default()));
+    for seed in [3, 4] {
+        let ours = |a: &[Tensor]| nn::linear_kept(&a[0], &w, Some(&b), &kept);
+        let plain = |a: &[Tensor]| nn::linear(&a[0], &w, Some(&b));
+        let x = [normal(seed, &[2, 51, 29])];
+        let ((y, g), (want, by)) = (gradients(&ours, &x, 5), gradients(&plain, &x, 5));
+        assert!(difference(&y, &want) < 1e-11 && difference(&g[0], &by[0]) < 1e-11);
+    }
+    let (v, kept) = (Var::from_tensor(&w).unwrap(), Arc::new(nn::Kept::default()));
+    let run = || nn::linear_kept(&normal(3, &[5, 29]), v.as_tensor(), None, &kept).unwrap();
+    let before = run();
+    v.set(&(&w * 2.0).unwrap()).unwrap();
+    assert!(difference(&run(), &(before * 2.0).unwrap()) < 1e-11);
 }
 
 /// Weights above a million elements are packed panel by panel.
