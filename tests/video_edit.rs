@@ -219,6 +219,20 @@ fn the_command_writes_an_identity_edit() {
         serde_json::from_slice(&fs::read(dir.path().join("scores.json")).unwrap()).unwrap();
     assert_eq!((scores["ssim"].as_f64(), scores["warp_error_ratio"].as_f64()), (Some(1.0), Some(1.0)));
     assert_eq!(scores["seam_ratio"], scores["seam_ratio_source"]);
+    assert!(scores["prompt_consistency"].is_null());
+    // With prompts, the encoder is asked too.
+    let evaluator = concat!(env!("CARGO_MANIFEST_DIR"), "/models/evaluator");
+    let told = "eval video out.mkv --source in.mkv --json told.json --prompt lantern --source-prompt robin";
+    let output = gen3d(dir.path(), &format!("{told} --evaluator {evaluator}"));
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert!(String::from_utf8_lossy(&output.stdout).contains("frame consistency"));
+    let told: serde_json::Value =
+        serde_json::from_slice(&fs::read(dir.path().join("told.json")).unwrap()).unwrap();
+    for key in ["frame_consistency", "prompt_consistency"] {
+        let (edit, source) = (told[key].as_f64().unwrap(), told[format!("{key}_source")].as_f64().unwrap());
+        assert!(edit == source && edit.abs() < 1.0 + 1e-6, "{key}: {edit} {source}");
+    }
+    assert!((0.0..=1.0).contains(&told["frame_accuracy"].as_f64().unwrap()));
 }
 
 #[test]

@@ -17,7 +17,8 @@ fn clip(path: &Path, frames: usize) {
 fn peak(dir: &Path, args: &str) -> u64 {
     let mut child = Command::new(env!("CARGO_BIN_EXE_gen3d"))
         .current_dir(dir)
-        .env("RAYON_NUM_THREADS", "2")
+        // With several, which of them met the largest task decides how much of its scratch memory each has.
+        .env("RAYON_NUM_THREADS", "1")
         .args(args.split_whitespace())
         .stdout(Stdio::null())
         .stderr(Stdio::null())

@@ -15,6 +15,7 @@ use self::jobs::{Settings, Task};
 use self::show::Show;
 use super::report;
 use crate::error::{Error, Result};
+use crate::paint::hed::Hed;
 use crate::prior::Prior;
 use crate::video::batch::{Entry, Journal, Status};
 use crate::video::diffusion::DiffusionEditor;
@@ -200,7 +201,12 @@ fn editor(settings: &Settings) -> Result<Option<DiffusionEditor>> {
             report::warning(&format!("the prior has not learned {words}; the edit may ignore it"), None);
         }
     }
-    Ok(Some(DiffusionEditor { prior, config, controls }))
+    let soft_edges = settings.soft_edges.as_deref().map(Hed::load).transpose()?;
+    if soft_edges.is_some() && controls.is_empty() {
+        return Err(Error::invalid("--soft-edges", "steers nothing without a ControlNet")
+            .hint("name one that was trained on soft edges by --controlnet"));
+    }
+    Ok(Some(DiffusionEditor { prior, config, controls, soft_edges }))
 }
 
 fn encoding(args: &EditArgs) -> Encoding {

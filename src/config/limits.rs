@@ -67,6 +67,7 @@ fn sds(c: &Config) -> Result<()> {
     if c.sds.prior_size > 0 {
         within("sds.prior_size", c.sds.prior_size, 16, 1024)?;
     }
+    within("sds.linear_until", c.sds.linear_until, 0.0, 1.0)?;
     if c.sds.latents == Latents::Linear && (c.sds.prior_size > 0 || c.sds.image_weight > 0.0) {
         let why = "linear latents go with neither sds.prior_size nor sds.image_weight";
         return Err(Error::invalid("sds.latents", why));
@@ -167,6 +168,7 @@ fn refine(r: &RefineConfig) -> Result<()> {
     if r.normals_until < r.latents_until {
         return Err(Error::invalid("refine.normals_until", "must not be below refine.latents_until"));
     }
+    within("refine.shape_until", r.shape_until, 0.0, 1.0)?;
     within("refine.mask", r.mask, 0.0, 10_000.0)?;
     for (key, weight) in [
         ("refine.regularize.normal_consistency", r.regularize.normal_consistency),

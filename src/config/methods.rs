@@ -14,7 +14,7 @@ macro_rules! system {
 }
 
 /// Systems: scaled to the embedded prior, and with the numbers of the originals.
-pub const SYSTEMS: [(&str, &str); 13] = [
+pub const SYSTEMS: [(&str, &str); 14] = [
     system!("dreamfusion"),
     system!("dreamfusion-original"),
     system!("sjc"),
@@ -24,6 +24,7 @@ pub const SYSTEMS: [(&str, &str); 13] = [
     system!("hifa"),
     system!("luciddreamer"),
     system!("latent-nerf"),
+    system!("latent-paint"),
     system!("magic3d"),
     system!("magic3d-original"),
     system!("fantasia3d"),
@@ -93,6 +94,11 @@ mod tests {
         let [magic, fantasia] = ["magic3d-original", "fantasia3d-original"].map(of);
         assert_eq!((magic.optim.steps, magic.refine.steps, magic.refine.size), (10_000, 5000, 512));
         assert_eq!((fantasia.optim.steps, fantasia.refine.start), (0, RefineStart::Ball));
+        // The field, its shape by normals, its colours: 25,000, 15,000 and 30,000 steps.
+        let prolific = of("prolificdreamer-original");
+        let shape = prolific.refine.normals_until * f64::from(prolific.refine.steps);
+        assert_eq!((prolific.optim.steps, prolific.refine.steps, shape.round()), (25_000, 45_000, 15_000.0));
+        assert!(prolific.refine.freeze && prolific.method == Method::Vsd);
         // 1000 of 10,000 steps of geometry by latents; 5000 of appearance.
         let at = |share: f64| (share * f64::from(fantasia.refine.steps)).round();
         assert_eq!(

@@ -63,6 +63,9 @@ pub struct RefineConfig {
     pub normals_until: f64,
     /// After normals were shown, the shape rests.
     pub freeze: bool,
+    /// Fraction of the stage after which the shape rests in any case, and colours alone are optimised (0 … 1;
+    /// ProlificDreamer's third stage). Not for `gen3d fit`.
+    pub shape_until: f64,
     /// Weight of the squared difference of the silhouettes (0 … 10,000). Only for `gen3d fit`.
     pub mask: f64,
     /// Weights of the regularisers.
@@ -93,6 +96,7 @@ impl Default for RefineConfig {
             latents_until: 0.0,
             normals_until: 0.0,
             freeze: true,
+            shape_until: 1.0,
             mask: 1.0,
             regularize: Weights::default(),
         }

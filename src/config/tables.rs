@@ -111,6 +111,9 @@ pub struct SdsConfig {
     pub max_gradient_rms: f64,
     /// How pictures become latents.
     pub latents: Latents,
+    /// Fraction of the run (its first stage) that is spent as with [`Latents::Linear`], drawn at the latents' size;
+    /// then come whole pictures (0 … 1; Latent-NeRF's refinement by colours).
+    pub linear_until: f64,
     /// Pixels along a side that pictures are scaled to for the prior (16 … 1024); 0: as rendered.
     pub prior_size: u32,
     /// Whether the tapes of the encoder and of VSD's estimate are computed again instead of kept.
@@ -150,6 +153,7 @@ impl Default for SdsConfig {
             weighting: Weighting::Sigma2,
             max_gradient_rms: 0.0,
             latents: Latents::Encoder,
+            linear_until: 0.0,
             prior_size: 0,
             recompute: Recompute::Auto,
             score_clip: [0.0, 0.0],

@@ -65,6 +65,12 @@ pub trait Guide {
     /// [`crate::Error::NotFinite`] if there is no usable gradient; if a tensor operation fails.
     fn guide(&mut self, views: &Views<'_>, timings: &mut Timings) -> Result<Guidance>;
 
+    /// Pixels along a side that pictures of the first stage should have at `progress`, if the configuration's `size`
+    /// is not what this guide wants then.
+    fn size(&self, size: u32, _progress: f64) -> u32 {
+        size
+    }
+
     /// What the guide has learned in this run, for a checkpoint; nothing, for most.
     ///
     /// # Errors

@@ -75,8 +75,9 @@ impl LatentGuide {
             .hint("`gen3d image --init --mask` uses it; 3D needs a model that draws from noise"));
         }
         let factor = prior.vae.factor() as u32;
+        let linear = config.sds.latents == Latents::Linear;
         let mut sizes = match config.sds.prior_size {
-            _ if config.sds.latents == Latents::Linear => Vec::new(),
+            _ if linear => Vec::new(),
             0 => vec![("camera.size", config.camera.size), ("camera.late_size", config.camera.late_size)],
             size => vec![("sds.prior_size", size)],
         };
@@ -104,10 +105,7 @@ impl LatentGuide {
             Method::Vsd => Some(estimator(&prior, config, &words)?.recomputing(need.recompute_estimate)),
             _ => None,
         };
-        let linear = match config.sds.latents {
-            Latents::Linear => Some(Linear::fit(&prior)?),
-            Latents::Encoder => None,
-        };
+        let linear = (linear || config.sds.linear_until > 0.0).then(|| Linear::fit(&prior)).transpose()?;
         let sds = Sds::new(prior.schedule.clone(), config.sds.loss())?;
         let loss =
             crate::distill::SdsConfig { timesteps: config.refine.timesteps.clone(), ..config.sds.loss() };
@@ -131,9 +129,15 @@ impl LatentGuide {
         self.prior.vae.factor() as u32
     }
 
+    /// Whether pictures of the first stage are the latents' size at `progress`.
+    fn is_linear(&self, progress: f64) -> bool {
+        self.config.sds.latents == Latents::Linear || progress < self.config.sds.linear_until
+    }
+
     /// Latents of pictures.
-    fn encode(&self, shown: &Tensor, second_stage: bool, timings: &mut Timings) -> Result<Latent> {
-        if let Some(linear) = self.linear.as_ref().filter(|_| !second_stage) {
+    fn encode(&self, shown: &Tensor, views: &Views<'_>, timings: &mut Timings) -> Result<Latent> {
+        let is_linear = !views.second_stage && self.is_linear(views.progress);
+        if let Some(linear) = self.linear.as_ref().filter(|_| is_linear) {
             return linear.latents(shown).map(Latent::Tape);
         }
         timings.time("optimize.encode", || {
@@ -252,12 +256,13 @@ impl Guide for LatentGuide {
         }
         let shape = (views.cameras.len(), 3, views.size, views.size);
         let pixels = Var::from_vec(views.pixels.to_vec(), shape, &self.prior.device)?;
+        let is_linear = !views.second_stage && self.is_linear(views.progress);
         let size = match self.config.sds.prior_size as usize {
-            0 => views.size,
-            size => size,
+            size if size > 0 && !is_linear => size,
+            _ => views.size,
         };
         let shown = resized(pixels.as_tensor(), size)?;
-        let latent = self.encode(&shown, views.second_stage, timings)?;
+        let latent = self.encode(&shown, views, timings)?;
         let z = latent.values();
         let cameras = embeddings(views.cameras, &self.prior.device)?;
         let loss = timings.time("optimize.unet", || self.loss(&z, views, &cameras))?;
@@ -274,6 +279,14 @@ impl Guide for LatentGuide {
             learned = timings.time("optimize.estimate", || own.learn(&z, &cameras, at))?.loss as f32;
         }
         Ok(said(&loss, gradient, learned))
+    }
+
+    fn size(&self, size: u32, progress: f64) -> u32 {
+        if progress >= self.config.sds.linear_until {
+            return size;
+        }
+        let whole = if self.config.sds.prior_size > 0 { self.config.sds.prior_size } else { size };
+        (whole / self.factor()).max(1)
     }
 
     fn state(&self) -> Result<State> {
@@ -428,7 +441,7 @@ mod tests {
         let mut timings = Timings::default();
         for step in 0..2 {
             let cameras = rig::cameras(&config, step);
-            let size = config.camera.size as usize;
+            let size = guide.size(config.camera.size, 0.0) as usize;
             let pixels: Vec<f32> = (0..2 * 3 * size * size).map(|i| (i as f32 * 0.37).sin()).collect();
             let views = Views {
                 pixels: &pixels,
@@ -468,5 +481,27 @@ mod tests {
         assert_eq!(costs(Method::Vsd, again), (8, 8, 2, 0));
         let linear = |c: &mut Config| (c.sds.latents, c.camera.size) = (Latents::Linear, 16);
         assert_eq!(costs(Method::Sds, linear), (8, 0, 0, 0));
+        assert_eq!(costs(Method::Sds, |c| c.sds.linear_until = 0.1), (8, 0, 0, 0));
+    }
+
+    #[test]
+    fn a_run_begins_at_the_latents_size_and_goes_on_at_the_pictures() {
+        let config = |change: &dyn Fn(&mut Config)| {
+            let mut config = Config { device: "cpu".into(), ..Config::default() };
+            change(&mut config);
+            config
+        };
+        let folder = Folder::embedded().unwrap();
+        let footprint = Footprint::of(&folder).unwrap();
+        let size = |config: &Config, progress| {
+            let need = Need::of(config, &footprint);
+            LatentGuide::load(config, "a red apple", &folder, need).unwrap().size(64, progress)
+        };
+        let warm = config(&|c| c.sds.linear_until = 0.4);
+        assert_eq!([0.0, 0.39, 0.4, 1.0].map(|p| size(&warm, p)), [16, 16, 64, 64]);
+        // A prior that is shown larger pictures has larger latents.
+        let large = config(&|c| (c.sds.linear_until, c.sds.prior_size) = (0.4, 128));
+        assert_eq!([0.0, 0.5].map(|p| size(&large, p)), [32, 64]);
+        assert_eq!(size(&config(&|_| ()), 0.0), 64);
     }
 }

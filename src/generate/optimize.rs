@@ -177,6 +177,12 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
+    /// What the run goes by beside its configuration: the guide, and the sketch's shape if there is one.
+    pub(super) fn identity(&self) -> String {
+        let guide = self.guide.identity();
+        self.sketch.as_ref().map_or(guide.clone(), |sketch| format!("{guide}, sketch {}", sketch.digest()))
+    }
+
     pub(super) fn seed(&self, particle: usize) -> u64 {
         health::mixed(self.config.seed, 0, particle as u64)
     }
@@ -187,7 +193,7 @@ impl<'a> Run<'a> {
         let start = Instant::now();
         let mut c = Config { seed: self.seed(particle), ..self.config.clone() };
         let progress = f64::from(step) / f64::from(c.optim.steps);
-        c.camera.size = c.camera.size_at(progress);
+        c.camera.size = self.guide.size(c.camera.size_at(progress), progress);
         let weights = c.regularize.at(progress);
         let cameras = rig::cameras(&c, step);
         let backgrounds = rig::backgrounds(&c, step);
@@ -294,7 +300,7 @@ impl<'a> Run<'a> {
             let checkpoint = Checkpoint {
                 step,
                 prompt: self.job.prompt.clone(),
-                prior: self.guide.identity(),
+                prior: self.identity(),
                 config: self.job.config.to_toml()?,
                 state: self.state()?,
             };

@@ -42,6 +42,15 @@ fn shown_at(config: &Config, progress: f64) -> Shown {
     }
 }
 
+/// Whether the shape and the colours move: colours are not judged while normals are shown, and the shape may be left
+/// alone after that.
+fn moving(config: &Config, progress: f64) -> [bool; 2] {
+    let r = &config.refine;
+    let normals = shown_at(config, progress) != Shown::Colors;
+    let shape = progress < r.shape_until && !(r.freeze && r.normals_until > 0.0);
+    [normals || shape, !normals]
+}
+
 /// What the guide sees of a render, and the gradient of that by the render.
 struct Sight {
     pixels: Vec<f32>,
@@ -187,8 +196,7 @@ impl Run<'_> {
             ..report(&output, &guidance)
         };
         sound(&report)?;
-        // Colours are not judged while normals are shown, and the shape may be left alone after that.
-        let moves = [normals || !(c.refine.freeze && c.refine.normals_until > 0.0), !normals];
+        let moves = moving(&c, progress);
         timings.time("refine.adam", || surface.step(&c.adam, own, moves))?;
         Ok(StepReport { seconds: start.elapsed().as_secs_f64(), memory: memory::held(), ..report })
     }
@@ -243,5 +251,26 @@ fn report(output: &SurfaceOutput, guidance: &Guidance) -> StepReport {
         learning_rate: 0.0,
         seconds: 0.0,
         memory: 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shape_and_colours_move_when_their_systems_say() {
+        let at = |change: &dyn Fn(&mut crate::config::RefineConfig)| {
+            let mut config = Config::default();
+            change(&mut config.refine);
+            [0.0, 0.5, 0.9].map(|progress| moving(&config, progress))
+        };
+        assert_eq!(at(&|_| ()), [[true, true]; 3]);
+        // Fantasia3D: the shape by normals, then the colours.
+        assert_eq!(at(&|r| r.normals_until = 0.5), [[true, false], [false, true], [false, true]]);
+        let thawed = at(&|r| (r.normals_until, r.freeze) = (0.5, false));
+        assert_eq!(thawed, [[true, false], [true, true], [true, true]]);
+        // ProlificDreamer on a prior that knows no normals: both, then the colours.
+        assert_eq!(at(&|r| r.shape_until = 0.6), [[true, true], [true, true], [false, true]]);
     }
 }

@@ -10,7 +10,7 @@ use crate::{Error, Result};
 
 /// Prepares the run; returns the number of steps already done.
 pub(super) fn begin(job: &Job, run: &mut Run<'_>, reporter: &mut Reporter<'_, '_>) -> Result<u32> {
-    let Some(checkpoint) = newest(job, &run.guide.identity(), reporter)? else { return Ok(0) };
+    let Some(checkpoint) = newest(job, &run.identity(), reporter)? else { return Ok(0) };
     run.load_state(&checkpoint.state, checkpoint.step)?;
     reporter.emit(&Event::Resumed { step: checkpoint.step });
     Ok(checkpoint.step)
@@ -53,7 +53,7 @@ fn verify(job: &Job, identity: &str, checkpoint: &Checkpoint) -> Result<()> {
         return refuse(format!("the interrupted run's prompt was \"{}\"", checkpoint.prompt));
     }
     if checkpoint.prior != identity {
-        return refuse(format!("the interrupted run's prior was {}, not {identity}", checkpoint.prior));
+        return refuse(format!("the interrupted run went by {}, this one by {identity}", checkpoint.prior));
     }
     let config = Config::from_toml(&checkpoint.config, "the checkpoint's configuration")?;
     let keys = config.differences(&job.config);

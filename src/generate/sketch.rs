@@ -8,6 +8,7 @@
 use std::path::Path;
 
 use glam::Vec3;
+use sha2::{Digest, Sha256};
 
 use crate::config::SketchConfig;
 use crate::mesh::TriMesh;
@@ -61,6 +62,12 @@ impl Sketch {
                 .hint("the sketch must be closed, its triangles counter-clockwise seen from outside"));
         }
         Ok(Some(sketch))
+    }
+
+    /// Tells one shape from another.
+    pub(super) fn digest(&self) -> String {
+        let hash = Sha256::digest(bytemuck::cast_slice::<f32, u8>(&self.distance));
+        hash[..8].iter().map(|b| format!("{b:02x}")).collect()
     }
 
     fn of(mesh: &TriMesh, config: &SketchConfig) -> Result<Self> {

@@ -1,6 +1,7 @@
 //! Pictures of a prompt: from noise, from a picture, or into a hole of one.
 
 pub mod control;
+pub mod hed;
 mod metadata;
 mod start;
 

@@ -130,7 +130,7 @@ fn part<C: serde::de::DeserializeOwned, N>(
     let path = out.join(name).join("config.json");
     let parsed = serde_json::from_value(config.clone()).map_err(|e| Error::file(&path, e.to_string()))?;
     write_json(&path, &config)?;
-    let store = Store::fresh(seed, &Device::Cpu);
+    let store = Store::fresh(seed, &Device::Cpu).without_zeros();
     drop(build(parsed, &store.root())?);
     let halved = |(name, var): (String, candle_core::Var)| Ok((name, var.as_tensor().to_dtype(DType::F16)?));
     let tensors: HashMap<String, Tensor> = store.vars().into_iter().map(halved).collect::<Result<_>>()?;

@@ -47,6 +47,8 @@ pub struct Store {
     adapters: Adapters,
     seed: u64,
     trainable: bool,
+    /// Fresh weights (not biases) that should start at zero do not.
+    busy: bool,
     dtype: DType,
     device: Device,
     state: Mutex<State>,
@@ -68,6 +70,14 @@ impl Store {
         Self::new(None, seed, true, DType::F32, device)
     }
 
+    /// Fresh weights that should start at zero, as the last layer of a network to be trained, are random like the
+    /// others: an untrained network whose answer depends on everything in it.
+    #[must_use]
+    pub fn without_zeros(mut self) -> Self {
+        self.busy = true;
+        self
+    }
+
     /// Tensors given by name, converted to `dtype`; variables if `trainable`, else frozen.
     pub fn loaded(tensors: HashMap<String, Tensor>, dtype: DType, trainable: bool, device: &Device) -> Self {
         Self::new(Some(tensors), 0, trainable, dtype, device)
@@ -81,7 +91,7 @@ impl Store {
         device: &Device,
     ) -> Self {
         let (device, state) = (device.clone(), Mutex::default());
-        Self { loaded, adapters: Adapters::new(), seed, trainable, dtype, device, state }
+        Self { loaded, adapters: Adapters::new(), seed, trainable, busy: false, dtype, device, state }
     }
 
     /// The same tensors with low-rank adapters: networks built from now on apply them.
@@ -172,6 +182,11 @@ impl Store {
         // FNV-1a of the name: each tensor has its own sequence, whatever the order of asking.
         let hash = name.bytes().fold(0x811c_9dc5_u32, |h, b| (h ^ u32::from(b)).wrapping_mul(0x0100_0193));
         let rng = Rng::new(self.seed, Stream::Init, hash);
+        let fan_in = shape.iter().skip(1).product();
+        let init = match init {
+            Init::Zeros if self.busy && shape.len() > 1 => Init::Uniform(fan_in),
+            init => init,
+        };
         let values: Vec<f32> = match init {
             Init::Zeros => vec![0.0; n],
             Init::Ones => vec![1.0; n],
@@ -235,5 +250,24 @@ impl Weights<'_> {
     /// Only if the tensor cannot be converted or allocated.
     pub fn get(&self, name: &str, shape: &[usize], init: Init) -> Result<Tensor> {
         self.store.fetch(format!("{}.{name}", self.prefix), shape, init)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn untrained_weights_are_random_where_training_would_begin_at_zero() {
+        let first = |store: Store, shape: &[usize]| {
+            let t = store.root().get("w", shape, Init::Zeros).unwrap();
+            t.flatten_all().unwrap().to_vec1::<f32>().unwrap()
+        };
+        let fresh = || Store::fresh(1, &Device::Cpu);
+        assert_eq!(first(fresh(), &[2, 3]), [0.0; 6]);
+        let busy = first(fresh().without_zeros(), &[2, 3]);
+        // Bounded by the inputs, as any other weight.
+        assert!(busy.iter().all(|w| *w != 0.0 && w.abs() <= 1.0 / 3f32.sqrt()), "{busy:?}");
+        assert_eq!(first(fresh().without_zeros(), &[4]), [0.0; 4]);
     }
 }

@@ -12,6 +12,7 @@ use super::editor::{FrameEditor, Listener, Request, Step};
 use super::io::Picture;
 use super::store::FrameStore;
 use crate::paint::control;
+use crate::paint::hed::Hed;
 use crate::prior::Prior;
 use crate::{Error, Result};
 
@@ -23,6 +24,8 @@ pub struct DiffusionEditor {
     pub config: EditConfig,
     /// `ControlNet` folders that follow the source's edges, and how much each counts.
     pub controls: Vec<(PathBuf, f64)>,
+    /// They follow soft edges instead, by this network.
+    pub soft_edges: Option<Hed>,
 }
 
 impl FrameEditor for DiffusionEditor {
@@ -39,7 +42,9 @@ impl FrameEditor for DiffusionEditor {
         let mut editor = Editor::new(&self.prior, self.config.clone(), &store);
         for (dir, scale) in &self.controls {
             let net = control::network(dir, &self.prior)?;
-            editor.controls.push(ControlTrack { net, scale: *scale, pictures: ControlPictures::Canny });
+            let pictures =
+                self.soft_edges.as_ref().map_or(ControlPictures::Canny, ControlPictures::SoftEdges);
+            editor.controls.push(ControlTrack { net, scale: *scale, pictures });
         }
         let source = Stored { store: request.source, frames: request.frames };
         let masks = request.mask.map(|store| Masks(Stored { store, frames: request.frames }));

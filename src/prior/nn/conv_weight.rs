@@ -168,7 +168,7 @@ fn accumulate<T: Real>(
                     };
                     let to = &mut sums[((i * outs + out) * offsets.len() + t) * mr * nr..][..mr * nr];
                     // SAFETY: the bounds asserted above hold for every block, tap and run.
-                    unsafe { tile::gemm(terms, to.as_mut_ptr(), nr, mr, false) };
+                    unsafe { tile::gemm(terms, to.as_mut_ptr(), nr, mr, (false, true)) };
                 }
             }
         }

@@ -88,7 +88,16 @@ fn pack_panel<T: Real>(b: Mat<'_, T>, k: usize, j0: usize, cols: usize, panel: &
     }
 }
 
-/// `c[m x n] += a[m x k] b[k x n]` on the calling thread; `c` has `c_row` elements from row to row.
+/// What a product does with the numbers that are in its result's place.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Put {
+    /// It does not read them.
+    Set,
+    /// It adds to them.
+    Add,
+}
+
+/// `c[m x n] = a[m x k] b[k x n]`, or `+=`, on the calling thread; `c` has `c_row` elements from row to row.
 /// `b` must have been packed, or (`Err`) have contiguous rows.
 pub(crate) fn serial<T: Real>(
     (m, n, k): (usize, usize, usize),
@@ -96,6 +105,7 @@ pub(crate) fn serial<T: Real>(
     b: Result<&Packed<'_, T>, Mat<'_, T>>,
     c: &mut [T],
     c_row: usize,
+    put: Put,
 ) {
     if m == 0 || n == 0 || k == 0 {
         return;
@@ -107,12 +117,13 @@ pub(crate) fn serial<T: Real>(
     }
     let mut edge: Vec<T> = Vec::new();
     let mut tail: Vec<T> = Vec::new();
-    for k0 in (0..k).step_by(K_BLOCK) {
-        let steps = K_BLOCK.min(k - k0);
-        for j0 in (0..n).step_by(nr) {
-            let cols = nr.min(n - j0);
-            let narrow = cols <= nr / 2;
-            let width = if narrow { nr / 2 } else { nr };
+    for j0 in (0..n).step_by(nr) {
+        let cols = nr.min(n - j0);
+        let narrow = cols <= nr / 2;
+        let width = if narrow { nr / 2 } else { nr };
+        for k0 in (0..k).step_by(K_BLOCK) {
+            let steps = K_BLOCK.min(k - k0);
+            let add = put == Put::Add || k0 > 0;
             let (panel, b_step): (&[T], usize) = match b {
                 Ok(p) => (&p.panels[j0 * p.k + k0 * nr..], nr),
                 Err(b) if cols == width => (&b.data[(k0 * b.row) + j0..], b.row),
@@ -137,17 +148,19 @@ pub(crate) fn serial<T: Real>(
                 let at = i0 * c_row + j0;
                 if cols == width {
                     // SAFETY: bounds asserted above; the tile's columns all exist in b and c.
-                    unsafe { tile::gemm(terms, c[at..].as_mut_ptr(), c_row, rows, narrow) };
+                    unsafe { tile::gemm(terms, c[at..].as_mut_ptr(), c_row, rows, (narrow, add)) };
                     continue;
                 }
                 // The last columns go through a whole tile of their own.
-                edge.clear();
                 edge.resize(mr * nr, T::ZERO);
                 // SAFETY: b is a zero-padded panel here, the result goes to `edge`.
-                unsafe { tile::gemm(terms, edge.as_mut_ptr(), nr, rows, narrow) };
+                unsafe { tile::gemm(terms, edge.as_mut_ptr(), nr, rows, (narrow, false)) };
                 for i in 0..rows {
-                    for j in 0..cols {
-                        c[at + i * c_row + j] += edge[i * nr + j];
+                    let (from, to) = (&edge[i * nr..][..cols], &mut c[at + i * c_row..][..cols]);
+                    if add {
+                        to.iter_mut().zip(from).for_each(|(to, from)| *to += *from);
+                    } else {
+                        to.copy_from_slice(from);
                     }
                 }
             }
@@ -225,8 +238,8 @@ fn by_panels<T: Real>((m, n, k): (usize, usize, usize), a: Mat<'_, T>, b: Mat<'_
         T::with_scratch(|[panel, block, _]| {
             let panel = uninit(panel, k * nr);
             pack_panel(b, k, p * nr, cols, panel);
-            let block = zeroed(block, m * cols);
-            serial((m, cols, k), a, Ok(&Packed { panels: panel, k }), block, cols);
+            let block = uninit(block, m * cols);
+            serial((m, cols, k), a, Ok(&Packed { panels: panel, k }), block, cols, Put::Set);
             for (i, row) in block.chunks_exact(cols).enumerate() {
                 // SAFETY: tasks own disjoint columns.
                 unsafe { out.slice(i * n + p * nr, cols) }.copy_from_slice(row);
@@ -242,7 +255,7 @@ fn by_blocks<T: Real>(
     b: Result<&Packed<'_, T>, Mat<'_, T>>,
     out: Shared<T>,
 ) {
-    let (rows, cols) = task_shape::<T>(m, n);
+    let (rows, cols) = task_shape::<T>(m, n, k);
     let (row_tasks, col_tasks) = (m.div_ceil(rows), n.div_ceil(cols));
     (0..row_tasks * col_tasks).into_par_iter().for_each(|task| {
         let (i0, j0) = (task / col_tasks * rows, task % col_tasks * cols);
@@ -252,11 +265,11 @@ fn by_blocks<T: Real>(
         if cols == n {
             // SAFETY: tasks own disjoint rows.
             let rows_out = unsafe { out.slice(i0 * n, rows * n) };
-            return serial((rows, n, k), a.rows_from(i0), part, rows_out, n);
+            return serial((rows, n, k), a.rows_from(i0), part, rows_out, n, Put::Set);
         }
         // A task's block has gaps between its rows, so it is computed apart and copied row by row.
         let mut block = vec![T::ZERO; rows * cols];
-        serial((rows, cols, k), a.rows_from(i0), part, &mut block, cols);
+        serial((rows, cols, k), a.rows_from(i0), part, &mut block, cols, Put::Set);
         for (i, row) in block.chunks_exact(cols).enumerate() {
             // SAFETY: tasks own disjoint blocks of rows and columns.
             unsafe { out.slice((i0 + i) * n + j0, cols) }.copy_from_slice(row);
@@ -264,15 +277,20 @@ fn by_blocks<T: Real>(
     });
 }
 
+/// Bytes of a task's rows of the left matrix, which every panel of columns meets: they should stay in the
+/// second-level cache.
+const LEFT: usize = 256 << 10;
+
 /// Rows and columns of a task: about four tasks a thread if the matrix is large enough. Any choice
 /// gives the same bytes, since an element's sum is never split.
-fn task_shape<T: Real>(m: usize, n: usize) -> (usize, usize) {
+fn task_shape<T: Real>(m: usize, n: usize, k: usize) -> (usize, usize) {
     let (mr, nr) = gemm_tile::<T>();
+    let most = (LEFT / (k * size_of::<T>()) / mr * mr).clamp(8 * mr, 64 * mr);
     if rayon::current_num_threads() == 1 {
-        return (m.min(64 * mr), n);
+        return (m.min(most), n);
     }
     let tasks = 4 * rayon::current_num_threads();
-    let rows = m.div_ceil(tasks).next_multiple_of(mr).clamp(4 * mr, 64 * mr);
+    let rows = m.div_ceil(tasks).next_multiple_of(mr).clamp(4 * mr, most);
     let left = tasks.div_ceil(m.div_ceil(rows));
     (rows, n.div_ceil(left).next_multiple_of(nr))
 }

@@ -58,50 +58,38 @@ pub(crate) unsafe fn conv<T: Real>(terms: Terms<'_, T>, c: *mut T, c_row: usize)
             Isa::Avx512 => x86::conv_wide::<T>(terms, c, c_row),
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => x86::conv_half::<T>(terms, c, c_row),
-            _ => tile::<T::Base, 4, 2, false>(terms, c, c_row, 4),
+            _ => tile::<T::Base, 4, 2>(terms, c, c_row),
         }
     }
 }
 
 /// Computes a [`gemm_tile`], or its left half when `narrow`, of which the first `rows` rows exist:
-/// missing rows of `a` are not read. The sums are added to `c`.
+/// missing rows of `a` are not read. The sums are added to `c` if `add`, and overwrite it otherwise. The terms have
+/// one offset, 0.
 ///
 /// # Safety
 /// Every element addressed by `terms` must be readable and the tile's existing rows writable.
 #[inline]
-pub(crate) unsafe fn gemm<T: Real>(terms: Terms<'_, T>, c: *mut T, c_row: usize, rows: usize, narrow: bool) {
+pub(crate) unsafe fn gemm<T: Real>(
+    terms: Terms<'_, T>,
+    c: *mut T,
+    c_row: usize,
+    rows: usize,
+    (narrow, add): (bool, bool),
+) {
     // SAFETY: the caller's promise; isa() has checked the instruction set.
     unsafe {
         match (isa(), narrow) {
             #[cfg(target_arch = "x86_64")]
-            (Isa::Avx512, false) => x86::gemm_wide::<T>(terms, c, c_row, rows),
+            (Isa::Avx512, false) => x86::gemm_wide::<T>(terms, c, c_row, rows, add),
             #[cfg(target_arch = "x86_64")]
-            (Isa::Avx512, true) => x86::gemm_wide_narrow::<T>(terms, c, c_row, rows),
+            (Isa::Avx512, true) => x86::gemm_wide_narrow::<T>(terms, c, c_row, rows, add),
             #[cfg(target_arch = "x86_64")]
-            (Isa::Avx2, false) => x86::gemm_half::<T>(terms, c, c_row, rows),
+            (Isa::Avx2, false) => x86::gemm_half::<T>(terms, c, c_row, rows, add),
             #[cfg(target_arch = "x86_64")]
-            (Isa::Avx2, true) => x86::gemm_half_narrow::<T>(terms, c, c_row, rows),
-            (_, false) => tile::<T::Base, 4, 2, true>(terms, c, c_row, rows),
-            (_, true) => tile::<T::Base, 4, 1, true>(terms, c, c_row, rows),
-        }
-    }
-}
-
-/// As [`gemm`] for whole columns; the sums are added to `c` if `add`, and overwrite it otherwise.
-///
-/// # Safety
-/// As for [`gemm`].
-#[inline]
-pub(crate) unsafe fn gemm_to<T: Real>(terms: Terms<'_, T>, c: *mut T, c_row: usize, rows: usize, add: bool) {
-    // SAFETY: the caller's promise; isa() has checked the instruction set.
-    unsafe {
-        match (isa(), add) {
-            (_, true) => gemm(terms, c, c_row, rows, false),
-            #[cfg(target_arch = "x86_64")]
-            (Isa::Avx512, _) => x86::first_wide::<T>(terms, c, c_row, rows),
-            #[cfg(target_arch = "x86_64")]
-            (Isa::Avx2, _) => x86::first_half::<T>(terms, c, c_row, rows),
-            _ => tile::<T::Base, 4, 2, false>(terms, c, c_row, rows),
+            (Isa::Avx2, true) => x86::gemm_half_narrow::<T>(terms, c, c_row, rows, add),
+            (_, false) => outer::<T::Base, 4, 2>(terms, c, c_row, rows, add),
+            (_, true) => outer::<T::Base, 4, 1>(terms, c, c_row, rows, add),
         }
     }
 }
@@ -109,41 +97,57 @@ pub(crate) unsafe fn gemm_to<T: Real>(terms: Terms<'_, T>, c: *mut T, c_row: usi
 /// Steps of [`outer`] that follow each other without a jump.
 const UNROLL: usize = 4;
 
-/// The tile of a matrix product whose terms lie side by side in both operands, as packed ones do. Apart from [`tile`],
-/// since its loop over offsets costs as much as the arithmetic when there is one.
+/// The tile of a matrix product. Apart from [`tile`], since its loop over offsets costs as much as the arithmetic
+/// when there is one.
 #[inline(always)]
-unsafe fn outer<S: Simd, const MR: usize, const NV: usize, const ADD: bool>(
+unsafe fn outer<S: Simd, const MR: usize, const NV: usize>(
     terms: Terms<'_, S::T>,
     c: *mut S::T,
     c_row: usize,
     rows: usize,
+    add: bool,
 ) {
-    // SAFETY: all addresses are those that the caller promised; missing rows repeat the last one.
+    // SAFETY: the caller's promise.
     unsafe {
         let mut acc = [[S::splat(S::T::ZERO); NV]; MR];
-        let mut a = [terms.a; MR];
-        for (i, a) in a.iter_mut().enumerate() {
-            *a = terms.a.add(i.min(rows - 1) * terms.a_row);
-        }
-        let mut b = terms.b;
-        let mut k = 0;
-        while k + UNROLL <= terms.steps {
-            for _ in 0..UNROLL {
-                step::<S, MR, NV>(&mut acc, &a, k, b);
-                b = b.add(NV * S::LANES);
-                k += 1;
-            }
-        }
-        while k < terms.steps {
-            step::<S, MR, NV>(&mut acc, &a, k, b);
-            b = b.add(NV * S::LANES);
-            k += 1;
+        if terms.a_term == 1 {
+            sums::<S, MR, NV, true>(&terms, rows, &mut acc);
+        } else {
+            sums::<S, MR, NV, false>(&terms, rows, &mut acc);
         }
         for (i, acc) in acc.iter().enumerate().take(rows) {
             for (j, &v) in acc.iter().enumerate() {
                 let p = c.add(i * c_row + j * S::LANES);
-                S::store(p, if ADD { S::add(S::load(p), v) } else { v });
+                S::store(p, if add { S::add(S::load(p), v) } else { v });
             }
+        }
+    }
+}
+
+/// The sums of [`outer`]; `UNIT` if the terms of `a` lie side by side.
+#[inline(always)]
+unsafe fn sums<S: Simd, const MR: usize, const NV: usize, const UNIT: bool>(
+    terms: &Terms<'_, S::T>,
+    rows: usize,
+    acc: &mut [[S::V; NV]; MR],
+) {
+    // SAFETY: all addresses are those that the caller promised; missing rows repeat the last one.
+    unsafe {
+        let mut a = [terms.a; MR];
+        for (i, a) in a.iter_mut().enumerate() {
+            *a = terms.a.add(i.min(rows - 1) * terms.a_row);
+        }
+        let (mut b, mut at) = (terms.b, 0);
+        let a_term = if UNIT { 1 } else { terms.a_term };
+        for _ in 0..terms.steps / UNROLL {
+            for _ in 0..UNROLL {
+                step::<S, MR, NV>(acc, &a, at, b);
+                (b, at) = (b.wrapping_add(terms.b_step), at + a_term);
+            }
+        }
+        for _ in 0..terms.steps % UNROLL {
+            step::<S, MR, NV>(acc, &a, at, b);
+            (b, at) = (b.wrapping_add(terms.b_step), at + a_term);
         }
     }
 }
@@ -153,7 +157,7 @@ unsafe fn outer<S: Simd, const MR: usize, const NV: usize, const ADD: bool>(
 unsafe fn step<S: Simd, const MR: usize, const NV: usize>(
     acc: &mut [[S::V; NV]; MR],
     a: &[*const S::T; MR],
-    k: usize,
+    at: usize,
     b: *const S::T,
 ) {
     // SAFETY: as in [`outer`].
@@ -163,7 +167,7 @@ unsafe fn step<S: Simd, const MR: usize, const NV: usize>(
             *v = S::load(b.add(j * S::LANES));
         }
         for (acc, a) in acc.iter_mut().zip(a) {
-            let av = S::splat(*a.add(k));
+            let av = S::splat(*a.add(at));
             for (acc, &bv) in acc.iter_mut().zip(&bv) {
                 *acc = S::fma(av, bv, *acc);
             }
@@ -171,21 +175,16 @@ unsafe fn step<S: Simd, const MR: usize, const NV: usize>(
     }
 }
 
-/// The tile itself; `ADD` adds to `c` instead of overwriting it.
+/// The tile of a convolution.
 #[inline(always)]
-unsafe fn tile<S: Simd, const MR: usize, const NV: usize, const ADD: bool>(
+unsafe fn tile<S: Simd, const MR: usize, const NV: usize>(
     terms: Terms<'_, S::T>,
     c: *mut S::T,
     c_row: usize,
-    rows: usize,
 ) {
-    // SAFETY: all addresses are those that the caller promised; missing rows repeat the last one.
+    // SAFETY: all addresses are those that the caller promised.
     unsafe {
         let mut acc = [[S::splat(S::T::ZERO); NV]; MR];
-        let mut row = [0; MR];
-        for (i, r) in row.iter_mut().enumerate() {
-            *r = i.min(rows - 1) * terms.a_row;
-        }
         let (mut a, mut b) = (terms.a, terms.b);
         for _ in 0..terms.steps {
             for &offset in terms.offsets {
@@ -193,20 +192,19 @@ unsafe fn tile<S: Simd, const MR: usize, const NV: usize, const ADD: bool>(
                 for (j, v) in bv.iter_mut().enumerate() {
                     *v = S::load(b.add(offset + j * S::LANES));
                 }
-                for i in 0..MR {
-                    let av = S::splat(*a.add(row[i]));
-                    for j in 0..NV {
-                        acc[i][j] = S::fma(av, bv[j], acc[i][j]);
+                for (i, acc) in acc.iter_mut().enumerate() {
+                    let av = S::splat(*a.add(i * terms.a_row));
+                    for (acc, &bv) in acc.iter_mut().zip(&bv) {
+                        *acc = S::fma(av, bv, *acc);
                     }
                 }
                 a = a.wrapping_add(terms.a_term);
             }
             b = b.wrapping_add(terms.b_step);
         }
-        for (i, acc) in acc.iter().enumerate().take(rows) {
+        for (i, acc) in acc.iter().enumerate() {
             for (j, &v) in acc.iter().enumerate() {
-                let p = c.add(i * c_row + j * S::LANES);
-                S::store(p, if ADD { S::fma(S::splat(S::T::ONE), S::load(p), v) } else { v });
+                S::store(c.add(i * c_row + j * S::LANES), v);
             }
         }
     }
@@ -215,42 +213,39 @@ unsafe fn tile<S: Simd, const MR: usize, const NV: usize, const ADD: bool>(
 #[cfg(target_arch = "x86_64")]
 mod x86 {
     use super::{Real, Terms, outer, tile};
-    use crate::prior::nn::simd::Simd;
 
     macro_rules! entry {
-        ($name:ident, $features:literal, $set:ident, $mr:literal, $nv:literal, $add:literal) => {
+        ($name:ident, $features:literal, $set:ident, $mr:literal, $nv:literal) => {
             #[target_feature(enable = $features)]
-            pub(super) unsafe fn $name<T: Real>(terms: Terms<'_, T>, c: *mut T, c_row: usize, rows: usize) {
+            pub(super) unsafe fn $name<T: Real>(
+                terms: Terms<'_, T>,
+                c: *mut T,
+                c_row: usize,
+                rows: usize,
+                add: bool,
+            ) {
                 // SAFETY: the caller's promise.
-                unsafe {
-                    if terms.a_term == 1 && terms.b_step == $nv * T::$set::LANES {
-                        outer::<T::$set, $mr, $nv, $add>(terms, c, c_row, rows);
-                    } else {
-                        tile::<T::$set, $mr, $nv, $add>(terms, c, c_row, rows);
-                    }
-                }
+                unsafe { outer::<T::$set, $mr, $nv>(terms, c, c_row, rows, add) }
             }
         };
     }
-    entry!(gemm_wide, "avx512f,avx512vl,avx512dq,avx512bw,avx2,fma", Wide, 8, 2, true);
-    entry!(gemm_wide_narrow, "avx512f,avx512vl,avx512dq,avx512bw,avx2,fma", Wide, 8, 1, true);
-    entry!(gemm_half, "avx2,fma", Half, 6, 2, true);
-    entry!(first_wide, "avx512f,avx512vl,avx512dq,avx512bw,avx2,fma", Wide, 8, 2, false);
-    entry!(first_half, "avx2,fma", Half, 6, 2, false);
-    entry!(gemm_half_narrow, "avx2,fma", Half, 6, 1, true);
+    entry!(gemm_wide, "avx512f,avx512vl,avx512dq,avx512bw,avx2,fma", Wide, 8, 2);
+    entry!(gemm_wide_narrow, "avx512f,avx512vl,avx512dq,avx512bw,avx2,fma", Wide, 8, 1);
+    entry!(gemm_half, "avx2,fma", Half, 6, 2);
+    entry!(gemm_half_narrow, "avx2,fma", Half, 6, 1);
 
     #[target_feature(enable = "avx512f,avx512vl,avx512dq,avx512bw,avx2,fma")]
     pub(super) unsafe fn conv_wide<T: Real>(mut terms: Terms<'_, T>, c: *mut T, c_row: usize) {
         // Constants that the compiler folds into addresses.
         (terms.a_row, terms.a_term) = (1, 8);
         // SAFETY: the caller's promise.
-        unsafe { tile::<T::Wide, 8, 3, false>(terms, c, c_row, 8) }
+        unsafe { tile::<T::Wide, 8, 3>(terms, c, c_row) }
     }
 
     #[target_feature(enable = "avx2,fma")]
     pub(super) unsafe fn conv_half<T: Real>(mut terms: Terms<'_, T>, c: *mut T, c_row: usize) {
         (terms.a_row, terms.a_term) = (1, 6);
         // SAFETY: the caller's promise.
-        unsafe { tile::<T::Half, 6, 2, false>(terms, c, c_row, 6) }
+        unsafe { tile::<T::Half, 6, 2>(terms, c, c_row) }
     }
 }

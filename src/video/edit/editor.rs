@@ -13,6 +13,7 @@ use super::smooth::Interpolator;
 use super::store::Store;
 use super::tune::{TuneConfig, Tuned, tune};
 use super::words;
+use crate::paint::hed::Hed;
 use crate::prior::Prior;
 use crate::prior::control::ControlNet;
 use crate::{Error, Result};
@@ -49,6 +50,8 @@ pub struct Progress {
 pub enum ControlPictures<'a> {
     /// Edges of the source's frames.
     Canny,
+    /// Soft edges of the source's frames.
+    SoftEdges(&'a Hed),
     /// Ready pictures (depth, poses, …), one a frame, −1..1.
     Frames(&'a dyn FrameSource),
 }
@@ -211,8 +214,13 @@ impl<'a> Editor<'a> {
         }
         let config = toml::to_string(&self.config).map_err(|e| Error::Failed(e.to_string()))?;
         let scales: Vec<f64> = self.controls.iter().map(|c| c.scale).collect();
+        let soft = self.controls.iter().find_map(|c| match c.pictures {
+            ControlPictures::SoftEdges(hed) => Some(format!("\nsoft edges {}", hed.digest())),
+            _ => None,
+        });
+        let soft = soft.unwrap_or_default();
         Ok(format!(
-            "gen3d-video-edit-1\nprior {}\nframes {} of {:?}, {:x}\ncontrols {scales:?}\nmasks {}\ntuned {}\n{config}",
+            "gen3d-video-edit-1\nprior {}\nframes {} of {:?}, {:x}\ncontrols {scales:?}{soft}\nmasks {}\ntuned {}\n{config}",
             self.prior.digest,
             source.len(),
             source.size(),

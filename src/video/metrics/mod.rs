@@ -1,6 +1,7 @@
-//! How good an edit is beside its source, without a network.
+//! How good an edit is beside its source: without a network, and, if one is at hand, by an encoder of words.
 
 pub mod flow;
+pub mod meaning;
 pub mod similarity;
 pub mod temporal;
 
@@ -9,6 +10,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
+use self::meaning::{Meaning, Told};
 use self::temporal::Motion;
 use super::io::{Picture, ReadOptions, Reader};
 use crate::{Error, Result};
@@ -37,6 +39,16 @@ pub struct Scores {
     pub flicker: Option<f64>,
     /// The same of the source.
     pub flicker_source: Option<f64>,
+    /// Mean cosine between what an encoder sees in neighbouring frames.
+    pub frame_consistency: Option<f64>,
+    /// The same of the source.
+    pub frame_consistency_source: Option<f64>,
+    /// Mean cosine between what it sees in a frame and in the prompt.
+    pub prompt_consistency: Option<f64>,
+    /// The same of the source, with the edit's prompt.
+    pub prompt_consistency_source: Option<f64>,
+    /// Share of frames nearer to the prompt than to the source's.
+    pub frame_accuracy: Option<f64>,
 }
 
 /// What is known of three frames at a time.
@@ -56,6 +68,8 @@ struct Sums {
     steps_source: Vec<f64>,
     flicker: (f64, u64),
     flicker_source: (f64, u64),
+    told: Told,
+    told_source: Told,
 }
 
 #[derive(Default)]
@@ -81,6 +95,20 @@ impl Mean {
 /// # Errors
 /// Clips that cannot be read, or differ in size or number of frames.
 pub fn compare(source: &Path, edit: &Path, mask: Option<&Path>, window: usize) -> Result<Scores> {
+    compare_by(source, edit, mask, window, None)
+}
+
+/// As [`compare`], with what an encoder sees.
+///
+/// # Errors
+/// As [`compare`]'s, and the encoder's.
+pub fn compare_by(
+    source: &Path,
+    edit: &Path,
+    mask: Option<&Path>,
+    window: usize,
+    meaning: Option<&Meaning<'_>>,
+) -> Result<Scores> {
     let reading = ReadOptions { tonemap: true };
     let mut readers = [Reader::open(source, reading)?, Reader::open(edit, reading)?];
     let mut mask = mask.map(|m| Reader::open(m, reading)).transpose()?;
@@ -114,6 +142,10 @@ pub fn compare(source: &Path, edit: &Path, mask: Option<&Path>, window: usize) -
                 &all
             }
         };
+        if let Some(meaning) = meaning {
+            sums.told.add(&edit_picture, meaning)?;
+            sums.told_source.add(&source_picture, meaning)?;
+        }
         sums.error.add(similarity::squared_error(&source_picture, &edit_picture, keep));
         sums.ssim.add(similarity::ssim(&source_picture, &edit_picture, keep));
         rows.push_back(Row { source: source_picture, edit: edit_picture });
@@ -178,6 +210,11 @@ impl Sums {
             seam_ratio_source: temporal::seam_ratio(&self.steps_source, window),
             flicker: mean(self.flicker),
             flicker_source: mean(self.flicker_source),
+            frame_consistency: self.told.frames.value(),
+            frame_consistency_source: self.told_source.frames.value(),
+            prompt_consistency: self.told.prompt.value(),
+            prompt_consistency_source: self.told_source.prompt.value(),
+            frame_accuracy: self.told.accuracy.value(),
         }
     }
 }

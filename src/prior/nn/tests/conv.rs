@@ -193,7 +193,8 @@ fn kept_filters_give_the_same_result_and_gradient() {
 /// Training changes variables in place: nothing of them may stay.
 #[test]
 fn nothing_is_kept_of_a_variable() {
-    let (x, first, second) = (normal(0, &[2, 64, 8, 8]), normal(1, &[64, 64, 3, 3]), normal(2, &[64, 64, 3, 3]));
+    let (x, first, second) =
+        (normal(0, &[2, 64, 8, 8]), normal(1, &[64, 64, 3, 3]), normal(2, &[64, 64, 3, 3]));
     let (w, kept) = (Var::from_tensor(&first).unwrap(), Arc::new(Kept::default()));
     let run = || conv2d_kept(&x, w.as_tensor(), None, 1, Padding::Same(1), &kept).unwrap();
     let before = run();

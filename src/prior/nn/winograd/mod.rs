@@ -235,7 +235,12 @@ where
                 for part in 0..PARTS {
                     let a = &input[at + part * deep..][..count * tiles.inputs_padded];
                     let b = &lifted[part * inputs * nr..][..inputs * nr];
-                    multiply((count, inputs), (a, tiles.inputs_padded), b, (&mut products[part * high..], nr));
+                    multiply(
+                        (count, inputs),
+                        (a, tiles.inputs_padded),
+                        b,
+                        (&mut products[part * high..], nr),
+                    );
                 }
                 raise(tiles, block, products, (high, nr), channels.clone(), shifts, patch, out);
             }
@@ -265,7 +270,9 @@ fn multiply<T: Real>(
                 offsets: &[0],
             };
             // SAFETY: the rows and columns of the tile exist, by the assertions.
-            unsafe { tile::gemm_to(terms, c[i * c_row..].as_mut_ptr(), c_row, mr.min(count - i), k > 0) };
+            unsafe {
+                tile::gemm(terms, c[i * c_row..].as_mut_ptr(), c_row, mr.min(count - i), (false, k > 0));
+            }
         }
     }
 }

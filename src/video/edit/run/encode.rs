@@ -1,6 +1,7 @@
 //! Frames to latents, control pictures, motion, and the user's masks.
 
 use candle_core::{DType, Device, Tensor};
+use image::RgbImage;
 
 use super::Run;
 use crate::Result;
@@ -41,7 +42,8 @@ impl Run<'_> {
     fn control_pictures(&self, window: &Window, frames: &Tensor) -> Result<()> {
         for (i, pictures) in self.pictures.iter().enumerate() {
             let bytes = match pictures {
-                ControlPictures::Canny => canny(frames)?,
+                ControlPictures::Canny => edges(frames, &|p| Ok(control::edges(p)))?,
+                ControlPictures::SoftEdges(hed) => edges(frames, &|p| hed.edges(p))?,
                 ControlPictures::Frames(source) => {
                     let given = batch(*source, window.start, window.end, 3)?;
                     let given = pad(&given, self.prior.vae.factor())?;
@@ -101,11 +103,11 @@ impl Run<'_> {
 }
 
 /// Edges of pictures `[W, 3, H, W']` in −1..1, as bytes of that shape.
-fn canny(frames: &Tensor) -> Result<Tensor> {
+fn edges(frames: &Tensor, of: &dyn Fn(&RgbImage) -> Result<RgbImage>) -> Result<Tensor> {
     let (count, _, h, w) = frames.dims4()?;
     let mut bytes = Vec::with_capacity(count * 3 * h * w);
     for row in frames.flatten_from(1)?.to_vec2::<f32>()? {
-        let edges = control::edges(&paint::picture(&row, w as u32));
+        let edges = of(&paint::picture(&row, w as u32))?;
         for channel in 0..3 {
             bytes.extend(edges.pixels().map(|p| p.0[channel]));
         }
