@@ -72,6 +72,12 @@ fn sds(c: &Config) -> Result<()> {
         let why = "linear latents go with neither sds.prior_size nor sds.image_weight";
         return Err(Error::invalid("sds.latents", why));
     }
+    if c.sds.linear_until > 0.0 && c.sds.image_weight > 0.0 {
+        return Err(Error::invalid(
+            "sds.linear_until",
+            "does not go with sds.image_weight, which decodes pictures",
+        ));
+    }
     for bound in c.sds.score_clip {
         // One bound of zero would be a gradient of zero.
         within("sds.score_clip", bound, if c.sds.score_clip == [0.0, 0.0] { 0.0 } else { 1e-6 }, 1000.0)?;

@@ -9,6 +9,7 @@ use super::checkpoint::State;
 use super::guide::{Guidance, Guide, Shown, Views};
 use super::linear::Linear;
 use super::memory::Need;
+use super::resize::{pull_back, resized, shrunk, through_size};
 use super::timing::Timings;
 use super::words::Words;
 use crate::config::{Config, Latents, Method};
@@ -134,9 +135,8 @@ impl LatentGuide {
         self.config.sds.latents == Latents::Linear || progress < self.config.sds.linear_until
     }
 
-    /// Latents of pictures.
-    fn encode(&self, shown: &Tensor, views: &Views<'_>, timings: &mut Timings) -> Result<Latent> {
-        let is_linear = !views.second_stage && self.is_linear(views.progress);
+    /// Latents of pictures, without the encoder if `is_linear`.
+    fn encode(&self, shown: &Tensor, is_linear: bool, timings: &mut Timings) -> Result<Latent> {
         if let Some(linear) = self.linear.as_ref().filter(|_| is_linear) {
             return linear.latents(shown).map(Latent::Tape);
         }
@@ -262,7 +262,7 @@ impl Guide for LatentGuide {
             _ => views.size,
         };
         let shown = resized(pixels.as_tensor(), size)?;
-        let latent = self.encode(&shown, views, timings)?;
+        let latent = self.encode(&shown, is_linear, timings)?;
         let z = latent.values();
         let cameras = embeddings(views.cameras, &self.prior.device)?;
         let loss = timings.time("optimize.unet", || self.loss(&z, views, &cameras))?;
@@ -282,7 +282,7 @@ impl Guide for LatentGuide {
     }
 
     fn size(&self, size: u32, progress: f64) -> u32 {
-        if progress >= self.config.sds.linear_until {
+        if self.config.sds.latents == Latents::Linear || progress >= self.config.sds.linear_until {
             return size;
         }
         let whole = if self.config.sds.prior_size > 0 { self.config.sds.prior_size } else { size };
@@ -312,57 +312,9 @@ fn said(loss: &SdsGradient, gradient: Vec<f32>, learned: f32) -> Guidance {
     }
 }
 
-/// Square pictures at a smaller size: the mean over whole blocks if there are any, else bilinear.
-fn shrunk(x: &Tensor, size: usize) -> Result<Tensor> {
-    let (b, c, from, _) = x.dims4()?;
-    if size == 0 || !from.is_multiple_of(size) {
-        return resized(x, size.max(1));
-    }
-    let k = from / size;
-    Ok(x.reshape((b * c * size, k, size, k))?.mean((1, 3))?.reshape((b, c, size, size))?)
-}
-
-/// Square pictures `[B, C, S, S]` at another size, bilinearly between pixel centres (on the tape).
-fn resized(x: &Tensor, size: usize) -> Result<Tensor> {
-    let (b, c, from, _) = x.dims4()?;
-    if from == size {
-        return Ok(x.clone());
-    }
-    let mut weights = vec![0f32; size * from];
-    for (i, row) in weights.chunks_exact_mut(from).enumerate() {
-        let at = ((i as f32 + 0.5) * from as f32 / size as f32 - 0.5).clamp(0.0, (from - 1) as f32);
-        let (low, share) = (at.floor() as usize, at.fract());
-        row[low] += 1.0 - share;
-        row[(low + 1).min(from - 1)] += share;
-    }
-    let weights = Tensor::from_vec(weights, (size, from), x.device())?;
-    let columns = x.reshape((b * c * from, from))?.matmul(&weights.t()?)?;
-    let columns = columns.reshape((b * c, from, size))?.transpose(1, 2)?.contiguous()?;
-    let both = columns.reshape((b * c * size, from))?.matmul(&weights.t()?)?;
-    let both = both.reshape((b * c, size, size))?.transpose(1, 2)?.contiguous()?;
-    Ok(both.reshape((b, c, size, size))?)
-}
-
 fn embeddings(cameras: &[Camera], device: &Device) -> Result<Tensor> {
     let numbers: Vec<f32> = cameras.iter().flat_map(Camera::embedding).collect();
     Ok(Tensor::from_vec(numbers, (cameras.len(), 16), device)?)
-}
-
-/// ∂L/∂pixels from the gradient by `shown`, which are `pixels` at another size or themselves.
-fn through_size(gradient: &Tensor, shown: &Tensor, pixels: &Var) -> Result<Vec<f32>> {
-    if shown.dims() == pixels.dims() {
-        return Ok(gradient.flatten_all()?.to_vec1()?);
-    }
-    pull_back(shown, gradient, pixels)
-}
-
-/// ∂L/∂pixels from ∂L/∂z: the tape of `Σ z · g` with `g` held constant.
-fn pull_back(z: &Tensor, gradient: &Tensor, pixels: &Var) -> Result<Vec<f32>> {
-    let grads = (z * gradient.detach())?.sum_all()?.backward()?;
-    let gradient = grads
-        .get(pixels.as_tensor())
-        .ok_or_else(|| Error::Failed("the encoder passes no gradient to the picture".into()))?;
-    Ok(gradient.flatten_all()?.to_vec1()?)
 }
 
 #[cfg(test)]
@@ -371,33 +323,6 @@ mod tests {
     use crate::config::Recompute;
     use crate::generate::rig;
     use crate::prior::footprint::Footprint;
-
-    #[test]
-    fn pull_back_is_the_vector_jacobian_product() {
-        // z = x², so the pull-back of g is 2 x g.
-        let x = Var::from_vec(vec![1f32, -2.0, 0.5], (1, 3), &Device::Cpu).unwrap();
-        let z = x.as_tensor().sqr().unwrap();
-        let g = Tensor::new(&[[3f32, 1.0, -4.0]], &Device::Cpu).unwrap();
-        assert_eq!(pull_back(&z, &g, &x).unwrap(), [6.0, -4.0, -4.0]);
-    }
-
-    #[test]
-    fn resizing_is_bilinear_between_pixel_centres_and_its_gradient_is_the_transpose() {
-        let ramp: Vec<f32> = (0..16).map(|i| (i % 4 * 2 + i / 4) as f32).collect();
-        let x = Var::from_vec(ramp, (1, 1, 4, 4), &Device::Cpu).unwrap();
-        let up = resized(x.as_tensor(), 8).unwrap();
-        let rows = up.squeeze(0).unwrap().squeeze(0).unwrap().to_vec2::<f32>().unwrap();
-        // Known values of torch's interpolate(mode="bilinear", align_corners=False) on a ramp.
-        assert_eq!(rows[0], [0.0, 0.5, 1.5, 2.5, 3.5, 4.5, 5.5, 6.0]);
-        assert_eq!(rows[3][0], 1.25);
-        // Linear: Σ g · resized(x) is Σ gradient · x.
-        let g = Tensor::arange(0f32, 64.0, &Device::Cpu).unwrap().reshape((1, 1, 8, 8)).unwrap();
-        let by_x = pull_back(&up, &g, &x).unwrap();
-        let sum =
-            |a: &Tensor, b: &Tensor| -> f32 { (a * b).unwrap().sum_all().unwrap().to_scalar().unwrap() };
-        let by_x = Tensor::from_vec(by_x, (1, 1, 4, 4), &Device::Cpu).unwrap();
-        assert!((sum(&up, &g) - sum(x.as_tensor(), &by_x)).abs() < 1e-2);
-    }
 
     #[test]
     fn recomputing_changes_no_bit_of_the_gradient() {
@@ -503,5 +428,8 @@ mod tests {
         let large = config(&|c| (c.sds.linear_until, c.sds.prior_size) = (0.4, 128));
         assert_eq!([0.0, 0.5].map(|p| size(&large, p)), [32, 64]);
         assert_eq!(size(&config(&|_| ()), 0.0), 64);
+        // Where `camera.size` is the latents' already, it stays.
+        let both = config(&|c| (c.sds.linear_until, c.sds.latents) = (0.4, Latents::Linear));
+        assert_eq!(size(&both, 0.0), 64);
     }
 }

@@ -33,6 +33,7 @@ pub(crate) mod product;
 pub mod prompt;
 mod refine;
 pub(crate) mod reporter;
+mod resize;
 mod resume;
 mod rig;
 mod shade;

@@ -112,9 +112,11 @@ pub(crate) fn serial<T: Real>(
     }
     let (mr, nr) = gemm_tile::<T>();
     assert!(a.fits(m, k) && (m - 1) * c_row + n <= c.len(), "matrix product out of bounds");
-    if let Err(b) = b {
-        assert!(b.col == 1 && b.fits(k, n), "matrix product out of bounds");
-    }
+    let fits = match b {
+        Ok(p) => p.k >= k && p.panels.len() >= packed_len::<T>(p.k, n),
+        Err(b) => b.col == 1 && b.fits(k, n),
+    };
+    assert!(fits, "matrix product out of bounds");
     let mut edge: Vec<T> = Vec::new();
     let mut tail: Vec<T> = Vec::new();
     for j0 in (0..n).step_by(nr) {
