@@ -42,8 +42,9 @@ impl Linear {
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let mut y = nn::linear_kept(x, &self.weight, self.bias.as_ref(), &self.kept)?;
         for a in &self.adapters {
-            let low = nn::linear(x, &a.down, None)?;
-            y = (y + (nn::linear(&low, &a.up, None)? * a.scale)?)?;
+            // The scale goes where the numbers are few.
+            let low = (nn::linear(x, &a.down, None)? * a.scale)?;
+            y = (y + nn::linear(&low, &a.up, None)?)?;
         }
         Ok(y)
     }

@@ -10,7 +10,8 @@ use std::sync::OnceLock;
 use candle_core::{Result, Tensor, bail};
 use rayon::prelude::*;
 
-use super::gemm::{Mat, Packed, Put, pack, packed_len, serial};
+use super::gemm::{Mat, Put, serial};
+use super::pack::{Packed, pack, packed_len};
 use super::real::{Real, Shared, uninit};
 use super::simd::multiversion;
 use super::tape::{self, Arg, Layer};

@@ -7,8 +7,9 @@ use candle_core::{Result, Tensor, bail};
 use rayon::prelude::*;
 
 use super::conv_weight::weight_gradient;
-use super::gemm::{Mat, Put, pack, packed_len, product_to, serial};
+use super::gemm::{Mat, Put, product_to, serial};
 use super::kept::Kept;
+use super::pack::{pack, packed_len};
 use super::plan::{Plan, Shape, Unit};
 use super::real::{Real, Shared, uninit, zeroed};
 use super::tape::{self, Arg, Layer};
@@ -142,8 +143,7 @@ impl Layer for Conv {
         let (x, w) = (&args[0], &args[1]);
         let plan = Plan::new::<T>(self.shape(x, w));
         let (co, ci, taps) = (w.dims[0], w.dims[1], w.dims[2] * w.dims[3]);
-        let filters =
-            Filters { outputs: co, inputs: ci, taps, at: |o, i, t| w.data[(o * ci + i) * taps + t] };
+        let filters = Filters::forward(w);
         let bias = args.get(2).map(|b| b.data);
         if self.pointwise(taps) {
             let out = pointwise(x, (co, ci), Mat::new(w.data, ci), bias);
@@ -168,9 +168,7 @@ impl Layer for Conv {
                 return pointwise(&Arg { data: grad, dims: &dims }, (ci, co), Mat::new(w.data, ci).t(), None);
             }
             let plan = Plan::new::<T>(self.transposed(x, w));
-            let at = |i, o, t| w.data[(o * ci + i) * taps + taps - 1 - t];
-            let filters = Filters { outputs: ci, inputs: co, taps, at };
-            correlate(&plan, grad, &filters, None, self.kept(true))
+            correlate(&plan, grad, &Filters::backward(w), None, self.kept(true))
         });
         let gw = needs[1].then(|| weight_gradient(&Plan::new::<T>(self.shape(x, w)), x.data, grad, co));
         let mut grads = vec![gx, gw];
@@ -214,38 +212,66 @@ fn pointwise<T: Real>(
     result
 }
 
-/// Filters by (output, input, tap), which the tile reads as blocks [inputs][taps][MR] of MR outputs.
-pub(super) struct Filters<F> {
+/// Filters by output, input and tap.
+#[derive(Clone, Copy)]
+pub(super) struct Filters<'a, T> {
     pub(super) outputs: usize,
     pub(super) inputs: usize,
     taps: usize,
-    pub(super) at: F,
+    weight: &'a [T],
+    /// Taps in `weight` from one output to the next, and from one input to the next.
+    steps: [usize; 2],
+    /// The taps lie in `weight` last first.
+    pub(super) flipped: bool,
 }
 
-impl<F> Filters<F> {
-    fn blocks<T: Real>(&self) -> usize {
+impl<'a, T: Real> Filters<'a, T> {
+    /// Those of a convolution with `weight` [Co, Ci, k, k].
+    fn forward(weight: &Arg<'a, T>) -> Self {
+        let (outputs, inputs, taps) = (weight.dims[0], weight.dims[1], weight.dims[2] * weight.dims[3]);
+        let steps = [inputs * taps, taps];
+        Self { outputs, inputs, taps, weight: weight.data, steps, flipped: false }
+    }
+
+    /// Those that take the result's gradient to the input's.
+    fn backward(weight: &Arg<'a, T>) -> Self {
+        let Self { outputs, inputs, steps: [output, input], .. } = Self::forward(weight);
+        Self {
+            outputs: inputs,
+            inputs: outputs,
+            steps: [input, output],
+            flipped: true,
+            ..Self::forward(weight)
+        }
+    }
+
+    /// The taps of one filter as they lie in memory.
+    #[inline(always)]
+    pub(super) fn taps(&self, output: usize, input: usize) -> &'a [T] {
+        &self.weight[output * self.steps[0] + input * self.steps[1]..][..self.taps]
+    }
+
+    fn blocks(&self) -> usize {
         self.outputs.div_ceil(conv_tile::<T>().0)
     }
 
     /// Elements of a block.
-    fn block_len<T: Real>(&self) -> usize {
+    fn block_len(&self) -> usize {
         self.inputs * self.taps * conv_tile::<T>().0
     }
 
-    /// One block; zero beyond the last output.
-    fn pack<T: Real>(&self, blk: usize, to: &mut [T])
-    where
-        F: Fn(usize, usize, usize) -> T,
-    {
+    /// One block [inputs][taps][MR] of MR outputs, as the tile reads them; zero beyond the last output.
+    fn pack(&self, blk: usize, to: &mut [T]) {
         let mr = conv_tile::<T>().0;
         let present = mr.min(self.outputs - blk * mr);
         if present < mr {
             to.fill(T::ZERO);
         }
-        for m in 0..present {
-            for i in 0..self.inputs {
-                for t in 0..self.taps {
-                    to[(i * self.taps + t) * mr + m] = (self.at)(blk * mr + m, i, t);
+        for (i, to) in to.chunks_exact_mut((self.taps * mr).max(1)).enumerate() {
+            for m in 0..present {
+                let taps = self.taps(blk * mr + m, i);
+                for (t, to) in to.chunks_exact_mut(mr).enumerate() {
+                    to[m] = taps[if self.flipped { self.taps - 1 - t } else { t }];
                 }
             }
         }
@@ -254,16 +280,13 @@ impl<F> Filters<F> {
 
 /// The convolution of `source` as laid out by `plan`: [batch, outputs, Ho, Wo]. `kept`: where the filters' other
 /// form may stay, and for which direction.
-fn correlate<T: Real, F>(
+fn correlate<T: Real>(
     plan: &Plan,
     source: &[T],
-    filters: &Filters<F>,
+    filters: &Filters<'_, T>,
     bias: Option<&[T]>,
     kept: Option<(&Kept, bool)>,
-) -> Vec<T>
-where
-    F: Fn(usize, usize, usize) -> T + Sync,
-{
+) -> Vec<T> {
     if winograd::pays(&plan.shape, filters.outputs, kept.is_some()) {
         let lifted = kept.map(|(kept, backward)| kept.get(backward, || winograd::lift_all(filters)));
         return winograd::correlate(plan.shape, source, filters, lifted, bias);
@@ -273,7 +296,7 @@ where
     let out = Shared::new(&mut result);
     let units = plan.units();
     let padded = units.len() * plan.padded_len();
-    if filters.blocks::<T>() * filters.block_len::<T>() > padded.max(FEW_FILTERS) {
+    if filters.blocks() * filters.block_len() > padded.max(FEW_FILTERS) {
         by_filters(plan, &units, source, filters, bias, out);
     } else {
         by_pixels(plan, &units, source, filters, bias, out);
@@ -285,17 +308,15 @@ where
 const FEW_FILTERS: usize = 1 << 20;
 
 /// Small filters, large pictures: filters packed once, a task pads its part of the picture.
-fn by_pixels<T: Real, F>(
+fn by_pixels<T: Real>(
     plan: &Plan,
     units: &[Unit],
     source: &[T],
-    filters: &Filters<F>,
+    filters: &Filters<'_, T>,
     bias: Option<&[T]>,
     out: Shared<T>,
-) where
-    F: Fn(usize, usize, usize) -> T + Sync,
-{
-    let (blocks, len) = (filters.blocks::<T>(), filters.block_len::<T>());
+) {
+    let (blocks, len) = (filters.blocks(), filters.block_len());
     let mut packed = vec![T::ZERO; blocks * len];
     packed.par_chunks_exact_mut(len).enumerate().for_each(|(blk, to)| filters.pack(blk, to));
     // With few units the output channels are split too; each part pads its own copy of the input.
@@ -327,24 +348,22 @@ fn by_pixels<T: Real, F>(
 /// Large filters, small pictures: all of the picture is padded once, and a task packs a block of filters
 /// just before it uses it, in the cache. Packed filters of a large layer would be fresh pages every time,
 /// and clearing those takes longer than the arithmetic.
-fn by_filters<T: Real, F>(
+fn by_filters<T: Real>(
     plan: &Plan,
     units: &[Unit],
     source: &[T],
-    filters: &Filters<F>,
+    filters: &Filters<'_, T>,
     bias: Option<&[T]>,
     out: Shared<T>,
-) where
-    F: Fn(usize, usize, usize) -> T + Sync,
-{
+) {
     let len = plan.padded_len();
     let mut buffer = Vec::new();
     let padded = zeroed(&mut buffer, units.len() * len);
     padded.par_chunks_exact_mut(len).zip(units).for_each(|(to, unit)| pad(plan, *unit, source, to));
     let padded: &[T] = padded;
-    (0..filters.blocks::<T>()).into_par_iter().for_each(|blk| {
+    (0..filters.blocks()).into_par_iter().for_each(|blk| {
         T::with_scratch(|[packed, rows, _]| {
-            let packed = uninit(packed, filters.block_len::<T>());
+            let packed = uninit(packed, filters.block_len());
             filters.pack(blk, packed);
             for (unit, padded) in units.iter().zip(padded.chunks_exact(len)) {
                 block(plan, *unit, padded, packed, blk, (filters.outputs, bias), out, rows);
@@ -403,10 +422,9 @@ fn block<T: Real>(
             a_term: mr,
             b: padded[q..].as_ptr(),
             b_step: depth,
-            offsets: &offsets,
         };
         // SAFETY: the largest address was checked above; `rows` holds mr rows of `pixels`.
-        unsafe { tile::conv(terms, rows[q..].as_mut_ptr(), pixels) };
+        unsafe { tile::conv(terms, &offsets, rows[q..].as_mut_ptr(), pixels) };
     }
     let pitch = plan.pitch(unit.images);
     for (m, row) in rows.chunks_exact(pixels).enumerate().take(outputs - (blk * mr).min(outputs)) {

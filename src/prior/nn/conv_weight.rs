@@ -148,6 +148,7 @@ fn accumulate<T: Real>(
     let (mr, nr) = gemm_tile::<T>();
     let run = plan.run(unit.images, unit.rows);
     let offsets = plan.taps(unit.images);
+    let kernel = tile::gemm::<T>(false);
     let depth = plan.phases() * plan.plane * mr;
     let reach = offsets.iter().max().copied().unwrap_or(0);
     assert!((reach + run) * mr <= depth && a.len() == ins * depth, "weight gradient out of bounds");
@@ -164,11 +165,10 @@ fn accumulate<T: Real>(
                         a_term: mr,
                         b: b[(out * run + q) * nr..].as_ptr(),
                         b_step: nr,
-                        offsets: &[0],
                     };
                     let to = &mut sums[((i * outs + out) * offsets.len() + t) * mr * nr..][..mr * nr];
                     // SAFETY: the bounds asserted above hold for every block, tap and run.
-                    unsafe { tile::gemm(terms, to.as_mut_ptr(), nr, mr, (false, true)) };
+                    unsafe { kernel(terms, to.as_mut_ptr(), nr, mr, true) };
                 }
             }
         }

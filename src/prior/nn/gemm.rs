@@ -5,6 +5,7 @@
 
 use rayon::prelude::*;
 
+use super::pack::{Packed, pack_all, pack_panel, packed_len};
 use super::real::{Real, Shared, uninit, zeroed};
 use super::tile::{self, Terms, gemm_tile};
 
@@ -32,7 +33,7 @@ impl<'a, T> Mat<'a, T> {
         Self { data: &self.data[(i * self.row).min(self.data.len())..], ..self }
     }
 
-    fn fits(&self, rows: usize, cols: usize) -> bool {
+    pub(super) fn fits(&self, rows: usize, cols: usize) -> bool {
         rows == 0 || cols == 0 || (rows - 1) * self.row + (cols - 1) * self.col < self.data.len()
     }
 }
@@ -40,53 +41,6 @@ impl<'a, T> Mat<'a, T> {
 /// Terms summed in registers before they are added to the result: keeps a panel of the right matrix in
 /// the first-level cache, and shortens the chains of roundings.
 const K_BLOCK: usize = 256;
-
-/// Column panels of a right matrix, [n/NR][k][NR], zero beyond the last column.
-pub(crate) struct Packed<'a, T> {
-    pub(crate) panels: &'a [T],
-    pub(crate) k: usize,
-}
-
-/// Elements that [`pack`] needs for a k x n matrix.
-pub(crate) fn packed_len<T: Real>(k: usize, n: usize) -> usize {
-    let nr = gemm_tile::<T>().1;
-    n.div_ceil(nr) * nr * k
-}
-
-/// Packs all columns of `b` (k x n) into `buffer`, of which at least [`packed_len`] elements exist.
-pub(crate) fn pack<'a, T: Real>(b: Mat<'_, T>, k: usize, n: usize, buffer: &'a mut [T]) -> Packed<'a, T> {
-    let nr = gemm_tile::<T>().1;
-    let panels = &mut buffer[..packed_len::<T>(k, n)];
-    for (p, panel) in panels.chunks_exact_mut((k * nr).max(1)).enumerate() {
-        pack_panel(b, k, p * nr, nr.min(n - p * nr), panel);
-    }
-    Packed { panels, k }
-}
-
-/// One panel: `cols` columns from `j0`.
-fn pack_panel<T: Real>(b: Mat<'_, T>, k: usize, j0: usize, cols: usize, panel: &mut [T]) {
-    let nr = gemm_tile::<T>().1;
-    if cols < nr {
-        panel.fill(T::ZERO);
-    }
-    if b.col == 1 {
-        for (row, l) in panel.chunks_exact_mut(nr).zip(0..k) {
-            let start = l * b.row + j0;
-            row[..cols].copy_from_slice(&b.data[start..start + cols]);
-        }
-        return;
-    }
-    // Transposing: eight terms at a time, so that the reads of a column stay in its cache lines.
-    for l0 in (0..k).step_by(8) {
-        let terms = 8.min(k - l0);
-        for j in 0..cols {
-            let start = l0 * b.row + (j0 + j) * b.col;
-            for l in 0..terms {
-                panel[(l0 + l) * nr + j] = b.data[start + l * b.row];
-            }
-        }
-    }
-}
 
 /// What a product does with the numbers that are in its result's place.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -117,12 +71,13 @@ pub(crate) fn serial<T: Real>(
         Err(b) => b.col == 1 && b.fits(k, n),
     };
     assert!(fits, "matrix product out of bounds");
+    let kernels = [tile::gemm::<T>(false), tile::gemm::<T>(true)];
     let mut edge: Vec<T> = Vec::new();
     let mut tail: Vec<T> = Vec::new();
     for j0 in (0..n).step_by(nr) {
         let cols = nr.min(n - j0);
         let narrow = cols <= nr / 2;
-        let width = if narrow { nr / 2 } else { nr };
+        let (width, kernel) = if narrow { (nr / 2, kernels[1]) } else { (nr, kernels[0]) };
         for k0 in (0..k).step_by(K_BLOCK) {
             let steps = K_BLOCK.min(k - k0);
             let add = put == Put::Add || k0 > 0;
@@ -145,18 +100,17 @@ pub(crate) fn serial<T: Real>(
                     a_term: a.col,
                     b: panel.as_ptr(),
                     b_step,
-                    offsets: &[0],
                 };
                 let at = i0 * c_row + j0;
                 if cols == width {
                     // SAFETY: bounds asserted above; the tile's columns all exist in b and c.
-                    unsafe { tile::gemm(terms, c[at..].as_mut_ptr(), c_row, rows, (narrow, add)) };
+                    unsafe { kernel(terms, c[at..].as_mut_ptr(), c_row, rows, add) };
                     continue;
                 }
                 // The last columns go through a whole tile of their own.
                 edge.resize(mr * nr, T::ZERO);
                 // SAFETY: b is a zero-padded panel here, the result goes to `edge`.
-                unsafe { tile::gemm(terms, edge.as_mut_ptr(), nr, rows, (narrow, false)) };
+                unsafe { kernel(terms, edge.as_mut_ptr(), nr, rows, false) };
                 for i in 0..rows {
                     let (from, to) = (&edge[i * nr..][..cols], &mut c[at + i * c_row..][..cols]);
                     if add {
@@ -220,16 +174,6 @@ fn packing_pays<T: Real>(m: usize, b: Mat<'_, T>) -> bool {
 /// Elements of a right matrix that is not packed as a whole: its panels would be fresh pages every time,
 /// and clearing those takes longer than packing.
 const LARGE: usize = 1 << 20;
-
-/// [`pack`] on all threads.
-pub(crate) fn pack_all<'a, T: Real>(b: Mat<'_, T>, k: usize, n: usize, panels: &'a mut [T]) -> Packed<'a, T> {
-    let nr = gemm_tile::<T>().1;
-    panels
-        .par_chunks_exact_mut(k * nr)
-        .enumerate()
-        .for_each(|(p, panel)| pack_panel(b, k, p * nr, nr.min(n - p * nr), panel));
-    Packed { panels, k }
-}
 
 /// A large right matrix, such as the weights of a wide layer: a task packs one panel of columns
 /// in the cache and uses it for all rows.

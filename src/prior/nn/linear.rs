@@ -5,8 +5,9 @@ use std::sync::Arc;
 use candle_core::{D, Result, Tensor, bail};
 use rayon::prelude::*;
 
-use super::gemm::{Mat, Packed, pack_all, packed_len, product, product_packed};
+use super::gemm::{Mat, product, product_packed};
 use super::kept::Kept;
+use super::pack::{Packed, pack_all, packed_len};
 use super::real::Real;
 use super::tape::{self, Arg, Layer};
 

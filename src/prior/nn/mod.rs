@@ -26,6 +26,7 @@ mod kept;
 mod layer_norm;
 mod linear;
 mod memory;
+mod pack;
 mod parts;
 mod plan;
 mod prelu;

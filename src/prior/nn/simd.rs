@@ -13,8 +13,10 @@ use super::real::Real;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Isa {
     /// 512-bit registers, 32 of them.
+    #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "found on x86-64 alone"))]
     Avx512,
     /// 256-bit registers, 16 of them, with fused multiply-add.
+    #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "found on x86-64 alone"))]
     Avx2,
     /// Whatever the compilation target guarantees.
     Baseline,
@@ -85,6 +87,19 @@ pub(crate) trait Simd: Copy + 'static {
     /// # Safety
     /// The instruction set must be available.
     unsafe fn sub(a: Self::V, b: Self::V) -> Self::V;
+    /// A square of `LANES` rows at `from`, `from_row` elements apart, transposed to `to`.
+    ///
+    /// # Safety
+    /// All rows must be readable, or writable, for `LANES` elements, and the instruction set available.
+    #[inline(always)]
+    unsafe fn turn(from: *const Self::T, from_row: usize, to: *mut Self::T, to_row: usize) {
+        for i in 0..Self::LANES {
+            for j in 0..Self::LANES {
+                // SAFETY: the caller's promise.
+                unsafe { *to.add(j * to_row + i) = *from.add(i * from_row + j) };
+            }
+        }
+    }
 }
 
 /// Registers as plain arrays: the compiler uses what the target has.
@@ -130,7 +145,7 @@ mod x86 {
     use super::Simd;
 
     macro_rules! registers {
-        ($name:ident, $t:ty, $v:ty, $lanes:literal, $load:ident, $store:ident, $splat:ident, $fma:ident, $add:ident, $sub:ident) => {
+        ($name:ident, $t:ty, $v:ty, $lanes:literal, $load:ident, $store:ident, $splat:ident, $fma:ident, $add:ident, $sub:ident $(, $turn:ident)?) => {
             /// One x86 register type.
             #[derive(Clone, Copy)]
             pub(crate) struct $name;
@@ -168,6 +183,13 @@ mod x86 {
                     // SAFETY: the trait's contract.
                     unsafe { $sub(a, b) }
                 }
+                $(
+                    #[inline(always)]
+                    unsafe fn turn(from: *const $t, from_row: usize, to: *mut $t, to_row: usize) {
+                        // SAFETY: the trait's contract.
+                        unsafe { $turn(from, from_row, to, to_row) }
+                    }
+                )?
             }
         };
     }
@@ -205,7 +227,8 @@ mod x86 {
         _mm256_set1_ps,
         _mm256_fmadd_ps,
         _mm256_add_ps,
-        _mm256_sub_ps
+        _mm256_sub_ps,
+        turn_8x8
     );
     registers!(
         Avx2F64,
@@ -219,6 +242,31 @@ mod x86 {
         _mm256_add_pd,
         _mm256_sub_pd
     );
+
+    /// Pairs of rows, then fours, then halves of registers.
+    #[inline(always)]
+    unsafe fn turn_8x8(from: *const f32, from_row: usize, to: *mut f32, to_row: usize) {
+        // SAFETY: the contract of `Simd::turn`.
+        unsafe {
+            let row = |i: usize| _mm256_loadu_ps(from.add(i * from_row));
+            let four = |i: usize| {
+                let (a, b, c, d) = (row(i), row(i + 1), row(i + 2), row(i + 3));
+                let (low, high) = (_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b));
+                let (low2, high2) = (_mm256_unpacklo_ps(c, d), _mm256_unpackhi_ps(c, d));
+                [
+                    _mm256_shuffle_ps::<0x44>(low, low2),
+                    _mm256_shuffle_ps::<0xEE>(low, low2),
+                    _mm256_shuffle_ps::<0x44>(high, high2),
+                    _mm256_shuffle_ps::<0xEE>(high, high2),
+                ]
+            };
+            let (upper, lower) = (four(0), four(4));
+            for (i, (u, l)) in upper.into_iter().zip(lower).enumerate() {
+                _mm256_storeu_ps(to.add(i * to_row), _mm256_permute2f128_ps::<0x20>(u, l));
+                _mm256_storeu_ps(to.add((i + 4) * to_row), _mm256_permute2f128_ps::<0x31>(u, l));
+            }
+        }
+    }
 }
 #[cfg(target_arch = "x86_64")]
 pub(crate) use x86::{Avx2F32, Avx2F64, Avx512F32, Avx512F64};

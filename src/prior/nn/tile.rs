@@ -9,11 +9,11 @@ use super::simd::{Isa, Simd, isa};
 
 /// Where the terms of a tile are.
 #[derive(Clone, Copy)]
-pub(crate) struct Terms<'a, T> {
-    /// Number of outer steps.
+pub(crate) struct Terms<T> {
+    /// Number of steps: terms of a product, input channels of a convolution.
     pub(crate) steps: usize,
-    /// The broadcast operand, and how far apart its rows and its terms are. A step of `offsets.len()`
-    /// terms follows the one before without a gap.
+    /// The broadcast operand, and how far apart its rows and its terms are. The terms of a convolution's step
+    /// follow those of the one before without a gap.
     pub(crate) a: *const T,
     /// Elements between two rows of `a`.
     pub(crate) a_row: usize,
@@ -23,8 +23,6 @@ pub(crate) struct Terms<'a, T> {
     pub(crate) b: *const T,
     /// Elements between two steps of `b`.
     pub(crate) b_step: usize,
-    /// Within a step, where each term's vector starts.
-    pub(crate) offsets: &'a [usize],
 }
 
 /// Rows and columns of the tile used for convolution: columns are pixels, so it is wide.
@@ -45,52 +43,46 @@ pub(crate) fn gemm_tile<T: Real>() -> (usize, usize) {
     }
 }
 
-/// Computes a [`conv_tile`] over `terms` and stores row `i` at `c + i * c_row`.
+/// Computes a [`conv_tile`] over `terms`, each step with a term for each of `offsets` into its vectors, and stores
+/// row `i` at `c + i * c_row`.
 ///
 /// # Safety
 /// Every element addressed by `terms` must be readable and every element of the tile writable.
 #[inline]
-pub(crate) unsafe fn conv<T: Real>(terms: Terms<'_, T>, c: *mut T, c_row: usize) {
+pub(crate) unsafe fn conv<T: Real>(terms: Terms<T>, offsets: &[usize], c: *mut T, c_row: usize) {
     // SAFETY: the caller's promise; isa() has checked the instruction set.
     unsafe {
         match isa() {
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 => x86::conv_wide::<T>(terms, c, c_row),
+            Isa::Avx512 => x86::conv_wide::<T>(terms, offsets, c, c_row),
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 => x86::conv_half::<T>(terms, c, c_row),
-            _ => tile::<T::Base, 4, 2>(terms, c, c_row),
+            Isa::Avx2 => x86::conv_half::<T>(terms, offsets, c, c_row),
+            _ => tile::<T::Base, 4, 2>(terms, offsets, c, c_row),
         }
     }
 }
 
-/// Computes a [`gemm_tile`], or its left half when `narrow`, of which the first `rows` rows exist:
-/// missing rows of `a` are not read. The sums are added to `c` if `add`, and overwrite it otherwise. The terms have
-/// one offset, 0.
+/// Computes a [`gemm_tile`] (or its left half) over `terms`, of which the first `rows` rows exist: missing rows of
+/// `a` are not read. The sums are added to `c`, rows `c_row` apart, if `add`, and overwrite it otherwise.
 ///
 /// # Safety
-/// Every element addressed by `terms` must be readable and the tile's existing rows writable.
-#[inline]
-pub(crate) unsafe fn gemm<T: Real>(
-    terms: Terms<'_, T>,
-    c: *mut T,
-    c_row: usize,
-    rows: usize,
-    (narrow, add): (bool, bool),
-) {
-    // SAFETY: the caller's promise; isa() has checked the instruction set.
-    unsafe {
-        match (isa(), narrow) {
-            #[cfg(target_arch = "x86_64")]
-            (Isa::Avx512, false) => x86::gemm_wide::<T>(terms, c, c_row, rows, add),
-            #[cfg(target_arch = "x86_64")]
-            (Isa::Avx512, true) => x86::gemm_wide_narrow::<T>(terms, c, c_row, rows, add),
-            #[cfg(target_arch = "x86_64")]
-            (Isa::Avx2, false) => x86::gemm_half::<T>(terms, c, c_row, rows, add),
-            #[cfg(target_arch = "x86_64")]
-            (Isa::Avx2, true) => x86::gemm_half_narrow::<T>(terms, c, c_row, rows, add),
-            (_, false) => outer::<T::Base, 4, 2>(terms, c, c_row, rows, add),
-            (_, true) => outer::<T::Base, 4, 1>(terms, c, c_row, rows, add),
-        }
+/// Every element addressed by the terms must be readable and the tile's existing rows writable.
+pub(crate) type Product<T> = unsafe fn(terms: Terms<T>, c: *mut T, c_row: usize, rows: usize, add: bool);
+
+/// The kernel of products for this machine, for whole tiles or for their left halves when `narrow`. To be asked
+/// for once a product: with few terms the choice takes as long as the tile.
+pub(crate) fn gemm<T: Real>(narrow: bool) -> Product<T> {
+    match (isa(), narrow) {
+        #[cfg(target_arch = "x86_64")]
+        (Isa::Avx512, false) => x86::gemm_wide::<T>,
+        #[cfg(target_arch = "x86_64")]
+        (Isa::Avx512, true) => x86::gemm_wide_narrow::<T>,
+        #[cfg(target_arch = "x86_64")]
+        (Isa::Avx2, false) => x86::gemm_half::<T>,
+        #[cfg(target_arch = "x86_64")]
+        (Isa::Avx2, true) => x86::gemm_half_narrow::<T>,
+        (_, false) => outer::<T::Base, 4, 2>,
+        (_, true) => outer::<T::Base, 4, 1>,
     }
 }
 
@@ -101,7 +93,7 @@ const UNROLL: usize = 4;
 /// when there is one.
 #[inline(always)]
 unsafe fn outer<S: Simd, const MR: usize, const NV: usize>(
-    terms: Terms<'_, S::T>,
+    terms: Terms<S::T>,
     c: *mut S::T,
     c_row: usize,
     rows: usize,
@@ -127,7 +119,7 @@ unsafe fn outer<S: Simd, const MR: usize, const NV: usize>(
 /// The sums of [`outer`]; `UNIT` if the terms of `a` lie side by side.
 #[inline(always)]
 unsafe fn sums<S: Simd, const MR: usize, const NV: usize, const UNIT: bool>(
-    terms: &Terms<'_, S::T>,
+    terms: &Terms<S::T>,
     rows: usize,
     acc: &mut [[S::V; NV]; MR],
 ) {
@@ -178,7 +170,8 @@ unsafe fn step<S: Simd, const MR: usize, const NV: usize>(
 /// The tile of a convolution.
 #[inline(always)]
 unsafe fn tile<S: Simd, const MR: usize, const NV: usize>(
-    terms: Terms<'_, S::T>,
+    terms: Terms<S::T>,
+    offsets: &[usize],
     c: *mut S::T,
     c_row: usize,
 ) {
@@ -187,7 +180,7 @@ unsafe fn tile<S: Simd, const MR: usize, const NV: usize>(
         let mut acc = [[S::splat(S::T::ZERO); NV]; MR];
         let (mut a, mut b) = (terms.a, terms.b);
         for _ in 0..terms.steps {
-            for &offset in terms.offsets {
+            for &offset in offsets {
                 let mut bv = [S::splat(S::T::ZERO); NV];
                 for (j, v) in bv.iter_mut().enumerate() {
                     *v = S::load(b.add(offset + j * S::LANES));
@@ -218,7 +211,7 @@ mod x86 {
         ($name:ident, $features:literal, $set:ident, $mr:literal, $nv:literal) => {
             #[target_feature(enable = $features)]
             pub(super) unsafe fn $name<T: Real>(
-                terms: Terms<'_, T>,
+                terms: Terms<T>,
                 c: *mut T,
                 c_row: usize,
                 rows: usize,
@@ -235,17 +228,17 @@ mod x86 {
     entry!(gemm_half_narrow, "avx2,fma", Half, 6, 1);
 
     #[target_feature(enable = "avx512f,avx512vl,avx512dq,avx512bw,avx2,fma")]
-    pub(super) unsafe fn conv_wide<T: Real>(mut terms: Terms<'_, T>, c: *mut T, c_row: usize) {
+    pub(super) unsafe fn conv_wide<T: Real>(mut terms: Terms<T>, offsets: &[usize], c: *mut T, c_row: usize) {
         // Constants that the compiler folds into addresses.
         (terms.a_row, terms.a_term) = (1, 8);
         // SAFETY: the caller's promise.
-        unsafe { tile::<T::Wide, 8, 3>(terms, c, c_row) }
+        unsafe { tile::<T::Wide, 8, 3>(terms, offsets, c, c_row) }
     }
 
     #[target_feature(enable = "avx2,fma")]
-    pub(super) unsafe fn conv_half<T: Real>(mut terms: Terms<'_, T>, c: *mut T, c_row: usize) {
+    pub(super) unsafe fn conv_half<T: Real>(mut terms: Terms<T>, offsets: &[usize], c: *mut T, c_row: usize) {
         (terms.a_row, terms.a_term) = (1, 6);
         // SAFETY: the caller's promise.
-        unsafe { tile::<T::Half, 6, 2>(terms, c, c_row) }
+        unsafe { tile::<T::Half, 6, 2>(terms, offsets, c, c_row) }
     }
 }

@@ -29,7 +29,7 @@ use transform::{lower, raise};
 /// Components of a transformed tile.
 const PARTS: usize = 16;
 /// Tiles below which transforming the filters costs more than is saved.
-const FEW_TILES: usize = 24;
+const FEW_TILES: usize = 12;
 /// Tiles below which the way by transforms is not worth it even when the filters' are there already.
 const FEW_TILES_KEPT: usize = 4;
 /// Channels below which the transforms of pictures cost more than is saved.
@@ -135,16 +135,13 @@ pub(super) fn pays(shape: &Shape, outputs: usize, kept: bool) -> bool {
 
 /// The convolution of `source` `[batch, inputs, H, W]`: `[batch, outputs, Ho, Wo]`. `kept`: what [`lift_all`]
 /// made of the filters before.
-pub(super) fn correlate<T: Real, F>(
+pub(super) fn correlate<T: Real>(
     shape: Shape,
     source: &[T],
-    filters: &Filters<F>,
+    filters: &Filters<'_, T>,
     kept: Option<&[T]>,
     bias: Option<&[T]>,
-) -> Vec<T>
-where
-    F: Fn(usize, usize, usize) -> T + Sync,
-{
+) -> Vec<T> {
     let tiles = Tiles::new::<T>(shape, filters.outputs);
     let mut shifts = vec![T::ZERO; tiles.outputs_padded];
     if let Some(bias) = bias {
@@ -198,10 +195,7 @@ fn by_tiles<T: Real>(tiles: &Tiles, source: &[T], lifted: &[T], shifts: &[T], ou
 /// Large filters, few tiles: all tiles are transformed first, and a task transforms a panel of filters just
 /// before it uses it. Transformed filters of a wide layer would be fresh pages every time, and clearing those
 /// takes as long as the arithmetic.
-fn by_filters<T: Real, F>(tiles: &Tiles, source: &[T], filters: &Filters<F>, shifts: &[T], out: Shared<T>)
-where
-    F: Fn(usize, usize, usize) -> T + Sync,
-{
+fn by_filters<T: Real>(tiles: &Tiles, source: &[T], filters: &Filters<'_, T>, shifts: &[T], out: Shared<T>) {
     let (inputs, nr) = (tiles.shape.channels, gemm_tile::<T>().1);
     let blocks = tiles.blocks(tiles.run::<T>());
     let starts: Vec<usize> = blocks
@@ -256,6 +250,7 @@ fn multiply<T: Real>(
     (c, c_row): (&mut [T], usize),
 ) {
     let (mr, nr) = gemm_tile::<T>();
+    let kernel = tile::gemm::<T>(false);
     assert!(inputs <= a_row && count * a_row <= a.len() && inputs * nr <= b.len());
     assert!((count - 1) * c_row + nr <= c.len());
     for k in (0..inputs).step_by(K_BLOCK) {
@@ -267,12 +262,9 @@ fn multiply<T: Real>(
                 a_term: 1,
                 b: b[k * nr..].as_ptr(),
                 b_step: nr,
-                offsets: &[0],
             };
             // SAFETY: the rows and columns of the tile exist, by the assertions.
-            unsafe {
-                tile::gemm(terms, c[i * c_row..].as_mut_ptr(), c_row, mr.min(count - i), (false, k > 0));
-            }
+            unsafe { kernel(terms, c[i * c_row..].as_mut_ptr(), c_row, mr.min(count - i), k > 0) };
         }
     }
 }
