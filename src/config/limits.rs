@@ -224,6 +224,24 @@ mod tests {
     }
 
     #[test]
+    fn latents_without_an_encoder_go_with_nothing_that_decodes() {
+        let refused = |change: fn(&mut Config)| {
+            let mut c = Config::default();
+            change(&mut c);
+            c.validate().err().map(|e| e.to_string()).unwrap_or_default()
+        };
+        assert_eq!(refused(|c| c.sds.linear_until = 0.4), "");
+        assert!(
+            refused(|c| (c.sds.linear_until, c.sds.image_weight) = (0.4, 0.1))
+                .starts_with("sds.linear_until: ")
+        );
+        assert!(
+            refused(|c| (c.sds.latents, c.sds.prior_size) = (Latents::Linear, 64))
+                .starts_with("sds.latents: ")
+        );
+    }
+
+    #[test]
     fn default_memory_is_modest_and_grows_with_the_picture() {
         let mut c = Config::default();
         let base = c.memory_estimate();

@@ -42,7 +42,7 @@ multiversion! {
 /// A panel of `NR` outputs. Their number is a constant so that what happens to one tap of all of them is a few
 /// registers' work.
 #[inline(always)]
-fn columns<T: Real, const NR: usize>(filters: &Filters<'_, T>, panel: usize, mut parts: [&mut [T]; PARTS]) {
+fn columns<T: Real, const NR: usize>(filters: &Filters<'_, T>, panel: usize, parts: [&mut [T]; PARTS]) {
     let present = NR.min(filters.outputs - panel * NR);
     let mut taps = [[T::ZERO; NR]; 9];
     for i in 0..filters.inputs {
