@@ -3,6 +3,7 @@
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
+use super::detail::slopes_less_one;
 use super::io::Picture;
 use crate::{Error, Result};
 
@@ -82,8 +83,10 @@ impl Plan {
     }
 
     /// The clip's picture with the model's in its place. Where nothing was scaled this is the exact
-    /// inverse; where something was, the source's own detail above the model's resolution is kept:
-    /// `source + up(edited − down(source))`, so that what was not edited is the source, exactly.
+    /// inverse; where something was, the source's own detail above the model's resolution is kept as far as the edit
+    /// kept its structure: `source + up(edited − down(source)) + up(a − 1)(source − up(down(source)))` with the
+    /// slope `a` of the edit against the source, so that what was not edited is the source, exactly, and what was
+    /// put elsewhere has no outlines of what was there before.
     ///
     /// # Errors
     /// [`Error::Failed`] if `edited` has not the model's size.
@@ -100,17 +103,27 @@ impl Plan {
         let n = source.width * source.height;
         for channel in 0..3 {
             let (now, was) = (edited.plane(channel), before.plane(channel));
-            let change: Vec<f32> = now.iter().zip(was).map(|(a, b)| a - b).collect();
-            let change = resize(&cut(&change, self.model.0, (0, 0), self.scaled), self.scaled, self.part);
             let plane = &mut out.rgb[channel * n..(channel + 1) * n];
-            for (y, row) in change.chunks_exact(self.part.0).enumerate() {
+            let place = |y: usize| {
                 let start = (self.corner.1 + y) * self.source.0 + self.corner.0;
-                if self.scaled == self.part {
-                    // Not a sum of differences: the very numbers.
-                    plane[start..start + self.part.0]
-                        .copy_from_slice(&now[y * self.model.0..][..self.part.0]);
-                } else {
-                    plane[start..start + self.part.0].iter_mut().zip(row).for_each(|(p, c)| *p += c);
+                start..start + self.part.0
+            };
+            if self.scaled == self.part {
+                // Not a sum of differences: the very numbers.
+                for y in 0..self.part.1 {
+                    plane[place(y)].copy_from_slice(&now[y * self.model.0..][..self.part.0]);
+                }
+                continue;
+            }
+            let [now, was] = [now, was].map(|p| cut(p, self.model.0, (0, 0), self.scaled));
+            let change: Vec<f32> = now.iter().zip(&was).map(|(a, b)| a - b).collect();
+            let slopes = slopes_less_one(&was, &now, self.scaled);
+            let [change, slopes, coarse] = [change, slopes, was].map(|p| resize(&p, self.scaled, self.part));
+            for y in 0..self.part.1 {
+                let line = y * self.part.0..(y + 1) * self.part.0;
+                let (change, coarse) = (&change[line.clone()], &coarse[line.clone()]);
+                for (i, p) in plane[place(y)].iter_mut().enumerate() {
+                    *p += change[i] + slopes[line.start + i] * (*p - coarse[i]);
                 }
             }
         }
@@ -262,6 +275,23 @@ mod tests {
             }
         }
         assert!(resize(&[0.25; 30], (6, 5), (9, 2)).iter().all(|v| (v - 0.25).abs() < 1e-6));
+    }
+
+    #[test]
+    fn what_is_taken_away_leaves_no_outline() {
+        // A sharp disc on grey, edited away at a quarter of its size.
+        let grey = Picture::filled(64, 64, [0.6; 3]);
+        let inside = |x: usize, y: usize| (x as f32 - 31.5).hypot(y as f32 - 31.5) < 18.0;
+        let disc = Picture::from_fn(64, 64, |x, y| if inside(x, y) { [0.1, 0.2, 0.9] } else { [0.6; 3] });
+        let plan = Plan::new((64, 64), Some(16), 8, Policy::Pad).unwrap();
+        let off = |edited: &Picture, wanted: &Picture| {
+            let back = plan.back(&disc, edited).unwrap();
+            back.rgb.iter().zip(&wanted.rgb).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
+        };
+        assert!(off(&plan.forth(&grey), &grey) < 0.01, "{}", off(&plan.forth(&grey), &grey));
+        // In another colour it keeps its sharp edge.
+        let red = Picture::from_fn(64, 64, |x, y| if inside(x, y) { [0.3, 0.1, 0.8] } else { [0.6; 3] });
+        assert!(off(&plan.forth(&red), &red) < 0.05, "{}", off(&plan.forth(&red), &red));
     }
 
     #[test]

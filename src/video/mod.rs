@@ -1,6 +1,7 @@
 //! Clips: reading, editing, judging and writing them.
 
 pub mod batch;
+mod detail;
 pub mod diffusion;
 pub mod edit;
 pub mod editor;
