@@ -11,6 +11,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 pub struct HugePages;
 
 /// Below, the first and last partial page weigh too much.
+#[cfg(any(target_os = "linux", test))]
 const LEAST: usize = 4 << 20;
 
 // SAFETY: memory comes from `System` alone; the advice changes neither its contents nor its bounds.

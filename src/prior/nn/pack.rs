@@ -4,7 +4,9 @@ use rayon::prelude::*;
 
 use super::gemm::Mat;
 use super::real::Real;
-use super::simd::{Isa, Simd, isa};
+#[cfg(target_arch = "x86_64")]
+use super::simd::Isa;
+use super::simd::{Simd, isa};
 use super::tile::gemm_tile;
 
 /// Column panels of a right matrix, [n/NR][k][NR], zero beyond the last column.
