@@ -9,7 +9,7 @@ const FLAT: f32 = 1e-4;
 /// Largest slope: an edit that raises contrast takes the detail with it, but not without bound.
 const MOST: f32 = 2.0;
 
-/// Of every sample of a plane, one less than the slope of the line by which `was` around it predicts `now`:
+/// Of every sample of a plane `[height, width]`, one less than the slope of the line by which `was` around it predicts `now`:
 /// `cov(was, now) / (var(was) + ε)`, between 0 and [`MOST`] (He, Sun and Tang, "Guided Image Filtering", 2010).
 /// The slope is one where the edit kept the structure, so that the structure's finer part fits it too, and zero
 /// where the edit put something else. Exactly 0 is given where nothing around changed.
@@ -51,10 +51,12 @@ mod tests {
         let mean = |now: &[f32]| slopes_less_one(&was, now, size).iter().sum::<f32>() / 216.0;
         let map = |f: fn(f32) -> f32| was.iter().map(|&v| f(v)).collect::<Vec<f32>>();
         assert!(slopes_less_one(&was, &was, size).iter().all(|&v| v == 0.0));
+        // ε is an eight-hundredth of this noise's variance, more where a neighbourhood happens to vary less.
         assert!(mean(&map(|v| v + 0.3)).abs() < 0.01, "a shift keeps the detail");
         assert!((mean(&map(|v| 0.4 * v)) + 0.6).abs() < 0.01, "less contrast, less detail");
         assert!((mean(&map(|v| 1.0 - v)) + 1.0).abs() < 1e-6, "the reverse has none of it");
         assert!((mean(&map(|_| 0.2)) + 1.0).abs() < 1e-6, "nor has a flat surface");
+        // The slope of two noises scatters by 1/√25 about 0, and only what is above it counts: .08 on average.
         assert!(mean(&plane(1000)) < -0.8, "nor another picture: {}", mean(&plane(1000)));
         // One sample reaches as far as its neighbourhood.
         let mut now = was.clone();

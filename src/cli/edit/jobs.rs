@@ -14,10 +14,6 @@ use crate::video::batch;
 use crate::video::edit::EditConfig;
 use crate::video::io::Codec;
 
-/// Guidance of edits with the embedded prior. The presets' are the originals' for Stable Diffusion; a turning car
-/// made blue showed the prompt as well at 3 as at 12 (evaluator: .79), with a quarter of the warp error.
-const MINI_GUIDANCE: f64 = 3.0;
-
 /// What an edit is, for the editor.
 #[derive(Debug, Clone, Default, PartialEq, Args, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -99,17 +95,18 @@ impl Settings {
             }
         }
         self.controls()?;
-        self.config().map(drop)
+        self.config(None).map(drop)
     }
 
-    /// The settings of the editing core: the method's preset, and over it what is given here.
+    /// The settings of the editing core: the method's preset, over it the `guidance_scale` that suits the prior, if it
+    /// has one of its own, and over both what is given here.
     ///
     /// # Errors
     /// [`Error::Invalid`] for an unknown method, and keys or values that it does not take.
-    pub(crate) fn config(&self) -> Result<EditConfig> {
+    pub(crate) fn config(&self, guidance_scale: Option<f64>) -> Result<EditConfig> {
         let mut table = Table::new();
-        if self.prior.as_deref().unwrap_or("mini") == "mini" {
-            table.insert("guidance_scale".into(), Value::Float(MINI_GUIDANCE));
+        if let Some(scale) = guidance_scale {
+            table.insert("guidance_scale".into(), Value::Float(scale));
         }
         for text in &self.set {
             Layer::assignment(text)?.put(&mut table);
@@ -297,14 +294,13 @@ mod tests {
     fn guidance_is_the_priors_unless_it_is_given() {
         let guidance = |words: &[&str]| {
             let clip = ["a.mp4", "--source", "x", "--prompt", "y", "--out", "b.mp4"];
-            parse(&[&clip, words].concat()).unwrap()[0].settings.config().unwrap().guidance_scale
+            let settings = &parse(&[&clip, words].concat()).unwrap()[0].settings;
+            [None, Some(3.0)].map(|own| settings.config(own).unwrap().guidance_scale)
         };
-        assert_eq!(guidance(&[]), 3.0);
-        assert_eq!(guidance(&["--method", "fatezero", "--prior", "mini"]), 3.0);
-        assert_eq!(guidance(&["--prior", "sd15"]), 12.0);
-        assert_eq!(guidance(&["--prior", "sd15", "--method", "fatezero"]), 7.5);
-        assert_eq!(guidance(&["--guidance-scale", "9"]), 9.0);
-        assert_eq!(guidance(&["--set", "guidance_scale=8"]), 8.0);
+        assert_eq!(guidance(&[]), [12.0, 3.0]);
+        assert_eq!(guidance(&["--method", "fatezero"]), [7.5, 3.0]);
+        assert_eq!(guidance(&["--guidance-scale", "9"]), [9.0; 2]);
+        assert_eq!(guidance(&["--set", "guidance_scale=8"]), [8.0; 2]);
     }
 
     #[test]

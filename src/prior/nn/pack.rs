@@ -54,9 +54,9 @@ pub(super) fn pack_panel<T: Real>(b: Mat<'_, T>, k: usize, j0: usize, cols: usiz
         }
         return;
     }
-    let turned = if b.row == 1 && cols == nr { turn_panel(b, k, j0, panel) } else { 0 };
+    let transposed = if b.row == 1 && cols == nr { transpose_panel(b, k, j0, panel) } else { 0 };
     // Eight terms at a time, so that the reads of a column stay in its cache lines.
-    for l0 in (turned..k).step_by(8) {
+    for l0 in (transposed..k).step_by(8) {
         let terms = 8.min(k - l0);
         for j in 0..cols {
             let start = l0 * b.row + (j0 + j) * b.col;
@@ -67,8 +67,8 @@ pub(super) fn pack_panel<T: Real>(b: Mat<'_, T>, k: usize, j0: usize, cols: usiz
     }
 }
 
-/// A whole panel of a transposed matrix by squares that are turned in registers; the number of terms that are done.
-fn turn_panel<T: Real>(b: Mat<'_, T>, k: usize, j0: usize, panel: &mut [T]) -> usize {
+/// A whole panel of a transposed matrix by squares that are transposed in registers; the number of terms that are done.
+fn transpose_panel<T: Real>(b: Mat<'_, T>, k: usize, j0: usize, panel: &mut [T]) -> usize {
     // SAFETY: isa() has checked the instruction set.
     unsafe {
         match isa() {
@@ -92,7 +92,7 @@ unsafe fn squares<S: Simd>(b: Mat<'_, S::T>, k: usize, j0: usize, panel: &mut [S
             // on, all there by the assertion.
             unsafe {
                 let from = b.data.as_ptr().add((j0 + j) * b.col + l);
-                S::turn(from, b.col, panel.as_mut_ptr().add(l * nr + j), nr);
+                S::transpose(from, b.col, panel.as_mut_ptr().add(l * nr + j), nr);
             }
         }
     }

@@ -92,7 +92,7 @@ pub(crate) trait Simd: Copy + 'static {
     /// # Safety
     /// All rows must be readable, or writable, for `LANES` elements, and the instruction set available.
     #[inline(always)]
-    unsafe fn turn(from: *const Self::T, from_row: usize, to: *mut Self::T, to_row: usize) {
+    unsafe fn transpose(from: *const Self::T, from_row: usize, to: *mut Self::T, to_row: usize) {
         for i in 0..Self::LANES {
             for j in 0..Self::LANES {
                 // SAFETY: the caller's promise.
@@ -145,7 +145,7 @@ mod x86 {
     use super::Simd;
 
     macro_rules! registers {
-        ($name:ident, $t:ty, $v:ty, $lanes:literal, $load:ident, $store:ident, $splat:ident, $fma:ident, $add:ident, $sub:ident $(, $turn:ident)?) => {
+        ($name:ident, $t:ty, $v:ty, $lanes:literal, $load:ident, $store:ident, $splat:ident, $fma:ident, $add:ident, $sub:ident $(, $transpose:ident)?) => {
             /// One x86 register type.
             #[derive(Clone, Copy)]
             pub(crate) struct $name;
@@ -185,9 +185,9 @@ mod x86 {
                 }
                 $(
                     #[inline(always)]
-                    unsafe fn turn(from: *const $t, from_row: usize, to: *mut $t, to_row: usize) {
+                    unsafe fn transpose(from: *const $t, from_row: usize, to: *mut $t, to_row: usize) {
                         // SAFETY: the trait's contract.
-                        unsafe { $turn(from, from_row, to, to_row) }
+                        unsafe { $transpose(from, from_row, to, to_row) }
                     }
                 )?
             }
@@ -228,7 +228,7 @@ mod x86 {
         _mm256_fmadd_ps,
         _mm256_add_ps,
         _mm256_sub_ps,
-        turn_8x8
+        transpose_8x8
     );
     registers!(
         Avx2F64,
@@ -245,8 +245,8 @@ mod x86 {
 
     /// Pairs of rows, then fours, then halves of registers.
     #[inline(always)]
-    unsafe fn turn_8x8(from: *const f32, from_row: usize, to: *mut f32, to_row: usize) {
-        // SAFETY: the contract of `Simd::turn`.
+    unsafe fn transpose_8x8(from: *const f32, from_row: usize, to: *mut f32, to_row: usize) {
+        // SAFETY: the contract of `Simd::transpose`.
         unsafe {
             let row = |i: usize| _mm256_loadu_ps(from.add(i * from_row));
             let four = |i: usize| {

@@ -1,8 +1,8 @@
-//! The one inner kernel of convolution and matrix product: a tile of sums of outer products.
+//! The inner kernels of convolution and matrix product: tiles of sums of outer products.
 //!
-//! `acc[i][j] += a[i] * b[j]` for `MR` scalars `a` (broadcast) and `NV` registers `b`, over
-//! `steps x offsets` terms, with all accumulators in registers. A convolution runs over input channels
-//! (steps) and filter taps (offsets into the padded image); a matrix product has one offset.
+//! `acc[i][j] += a[i] * b[j]` for `MR` scalars `a` (broadcast) and `NV` registers `b`, with all accumulators in
+//! registers. A matrix product has a term a step; a convolution's steps are input channels, each with a term for every
+//! filter tap, an offset into the padded image.
 
 use super::real::Real;
 use super::simd::{Isa, Simd, isa};
